@@ -1,0 +1,1 @@
+"""DICOM files in, Parquet shards of samples out."""

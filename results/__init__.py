@@ -1,0 +1,1 @@
+"""What came of a study, as pandas tables. Imports neither Ray nor torch."""

@@ -1,0 +1,1 @@
+"""Many trials: a space, a sampler, a pruner, and the full training of the winners."""
