@@ -1,0 +1,106 @@
+"""`TrialConfig`: everything that decides how one trial trains. Frozen, checked, and equal if the training is equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Optimiser = Literal["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"]
+Schedule = Literal["constant", "cosine", "linear", "polynomial", "step"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
+
+PAPER_ENCODERS = ("seresnet50", "inceptionv3", "densenet121", "mobilenet", "vgg19")
+"""The encoders of the paper's table II, by the paper's names."""
+
+
+class TrialConfig(BaseModel):
+    """One configuration. The defaults are the paper's: U-Net, Adam, loss 1 - (0.4 Dice + 0.6 IoU), batch 8, rotation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str = "seresnet50"
+    """One of the paper's five, any smp encoder, or `tu-<timm name>`."""
+    encoder_weights: str | None = None
+    """`imagenet`, a path of a weights file, or None for random weights."""
+    decoder: str = "unet"
+    """An smp architecture: unet, unetplusplus, manet, linknet, fpn, pspnet, deeplabv3, deeplabv3plus, pan, upernet,
+    segformer, dpt."""
+    decoder_norm: Literal["batchnorm", "layernorm", "instancenorm", "identity"] = "batchnorm"
+    """Normalisation inside the decoder's blocks, where the architecture has the choice."""
+    normalisation: Literal["clahe", "minmax", "zscore"] = "clahe"
+    """Which of the shard's image columns is trained on."""
+
+    dice_weight: float = Field(default=0.4, ge=0)
+    iou_weight: float = Field(default=0.6, ge=0)
+    bce_weight: float = Field(default=0.0, ge=0)
+    """Weights of the loss terms; stored normalised to sum to 1, so (1, 1) and (2, 2) are the same trial."""
+
+    optimiser: Optimiser = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """For `sgd` and `rmsprop`; of no effect otherwise."""
+    schedule: Schedule = "constant"
+    warmup_epochs: int = Field(default=0, ge=0)
+    gradient_clip_norm: float | None = Field(default=None, gt=0)
+
+    batch_size: int = Field(default=8, ge=1)
+    """Global: split over workers and over accumulation steps."""
+    accumulation: int = Field(default=1, ge=1)
+    """Each batch is processed in this many parts whose gradients are added."""
+    epochs: int = Field(default=10, ge=1)
+    """The trial's full budget; a pruned trial ends before it. The schedule is stretched over it."""
+
+    rotation_degrees: float = Field(default=15.0, ge=0, le=180)
+    """Rotation by a random angle in [-r, r], the paper's augmentation; 0 switches it off."""
+    flip_horizontal: bool = False
+    flip_vertical: bool = False
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Random shift in [-b, b] of images in [0, 1]."""
+    contrast: float = Field(default=0.0, ge=0, lt=1)
+    """Random factor in [1 - c, 1 + c] around each image's mean."""
+
+    precision: PrecisionChoice = "auto"
+    channels_last: bool = True
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Probability above which a pixel is lesion, for the hard metrics."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _normalise_weights(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        names = ("dice_weight", "iou_weight", "bce_weight")
+        weights = [values.get(name, cls.model_fields[name].default) for name in names]
+        if not all(isinstance(w, (int, float)) and w >= 0 for w in weights):
+            return values
+        total = float(sum(weights))
+        if total <= 0:
+            raise ValueError("dice_weight, iou_weight and bce_weight are all 0: at least one must be above 0")
+        return {**values, **{n: round(float(w) / total, 12) for n, w in zip(names, weights, strict=True)}}
+
+    @field_validator("encoder", "decoder")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> TrialConfig:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be less than epochs {self.epochs}")
+        return self
+
+    def key(self) -> str:
+        """A short hash that is equal for two configurations exactly if they train the same."""
+        canonical = self.model_dump(mode="json")
+        if self.optimiser not in ("sgd", "rmsprop"):
+            del canonical["momentum"]
+        return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,106 @@
+"""The trial folder: what is written of a trial while it runs, and how it is read back. Knows no torch.
+
+<folder>/trial.json       what was to be trained: id, role, configuration, pool
+         metrics.jsonl    one line per finished epoch
+         status.json      how it stands or how it ended, with the traceback of a failure
+         test.json        measures on the test split (finals only)
+         checkpoint/      trainables/checkpoint.py
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from cluster.storage import Folder
+
+Status = Literal["pending", "running", "complete", "pruned", "failed"]
+Role = Literal["baseline", "search", "final"]
+
+
+class TrialInfo(BaseModel):
+    """`trial.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trial_id: str
+    role: Role
+    config: dict[str, Any]
+    """`TrialConfig.model_dump()`."""
+    params: dict[str, Any] = {}
+    """The values that were searched, by their names in the space."""
+    pool: str = ""
+    workers: int = 1
+    usd_per_hour: float = 0.0
+
+
+class TrialStatus(BaseModel):
+    """`status.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Status = "pending"
+    reason: str = ""
+    """One line: why it was pruned or failed."""
+    traceback: str = ""
+    epochs: int = 0
+    """Epochs finished."""
+    parameters: int | None = None
+    """Trainable parameters of the model."""
+    slot_s: float = 0.0
+    """Seconds a slot was held, retries included."""
+    usd: float = 0.0
+    retries: int = 0
+    started_at: str = ""
+    ended_at: str = ""
+
+
+class TrialRecord:
+    """One trial folder, for writing and reading."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+
+    def write_info(self, info: TrialInfo) -> None:
+        """Write `trial.json`."""
+        self.folder.write_json("trial.json", info.model_dump(mode="json"))
+
+    def info(self) -> TrialInfo:
+        """Read `trial.json`. Raises FileNotFoundError."""
+        return TrialInfo.model_validate(self.folder.read_json("trial.json"))
+
+    def write_status(self, status: TrialStatus) -> None:
+        """Write `status.json`."""
+        self.folder.write_json("status.json", status.model_dump(mode="json"))
+
+    def status(self) -> TrialStatus:
+        """Read `status.json`; a trial that has none is pending."""
+        if not self.folder.exists("status.json"):
+            return TrialStatus()
+        return TrialStatus.model_validate(self.folder.read_json("status.json"))
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """Write all epochs so far: the file as a whole, so that a replayed epoch never stands twice."""
+        self.folder.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dict per finished epoch, in order; empty if none."""
+        if not self.folder.exists("metrics.jsonl"):
+            return []
+        return [json.loads(line) for line in self.folder.read_text("metrics.jsonl").splitlines()]
+
+    def write_test(self, measures: dict[str, Any]) -> None:
+        """Write `test.json`."""
+        self.folder.write_json("test.json", measures)
+
+    def test(self) -> dict[str, Any] | None:
+        """Read `test.json`, or None if the trial was not measured on the test split."""
+        return self.folder.read_json("test.json") if self.folder.exists("test.json") else None
+
+
+def now() -> str:
+    """The time in ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
