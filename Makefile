@@ -1,0 +1,62 @@
+# Every command of the project. CI calls the same targets.
+#   make          the environment, then the search of nas.yaml: phantoms, CPU, all five encoders of the paper
+#   make test     the environment, then every test
+# Settings: VENV (folder of the environment), PYTHON (interpreter to make it with), EXTRAS, ARGS (passed to the search).
+
+VENV ?= .venv
+EXTRAS ?= dev,codecs,figures
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: study test quick lint types imports check format environment clean help
+
+study: environment
+	$(BIN)/python -m search.run --space nas.yaml $(ARGS)
+
+test: environment
+	$(BIN)/python -m pytest
+
+quick: environment
+	$(BIN)/python -m pytest -m "not ray and not slow"
+
+lint: environment
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: environment
+	$(BIN)/mypy
+
+imports: environment
+	$(BIN)/lint-imports
+
+check: lint types imports test
+
+format: environment
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+environment: $(STAMP)
+
+# Made anew when pyproject.toml or constraints.txt change; the stamp is written last, so a broken install is not one.
+$(STAMP): pyproject.toml constraints.txt
+	@set -e; python='$(PYTHON)'; \
+	for candidate in $${python:-python3 python3.12 python3.11}; do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
+	    then python="$$candidate"; found=yes; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	    echo "make: Python 3.11 or 3.12 is needed, and none of $${python:-python3, python3.12, python3.11} is one." \
+	         "Install one, or name it: make PYTHON=/path/of/python3.12" >&2; exit 1; \
+	fi; \
+	echo "environment: $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv "$(VENV)" || { \
+	    echo "make: $$python cannot make an environment; on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --retries 10 -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+clean:
+	rm -rf "$(VENV)"
+
+help:
+	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
