@@ -12,11 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
+CONTEXT_GB = 0.8
+"""What a GPU holds beside a trial's tensors: CUDA context, cuDNN, rounding of the allocator."""
+PROCESS_GB = 0.6
+"""Main memory of a worker process before its trial: Python, torch and Ray."""
+
 
 class Pool(BaseModel):
     """A kind of hardware slot."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(min_length=1, pattern=r"^[a-z0-9][a-z0-9_]*$")
     """How `nas.yaml` and the tables call it."""
@@ -30,12 +35,33 @@ class Pool(BaseModel):
     """CPU cores of each worker; also its number of torch threads on a CPU pool."""
     gpu_memory_gb: float | None = Field(default=None, gt=0)
     """Memory of one GPU in GB (1e9 bytes); None for a CPU pool."""
+    memory_gb: float | None = Field(default=None, gt=0)
+    """Main memory of one slot in GB, which is what a trial on a CPU pool must fit; None: not checked."""
     max_slots: int | None = Field(default=None, ge=1)
     """At most this many trials at once; None: as many as the cluster holds."""
     usd_per_hour: float = Field(default=0.0, ge=0)
-    """Price of one slot for one hour."""
+    """Price of one slot for one hour, its machine included, on demand."""
+    spot_usd_per_hour: float | None = Field(default=None, ge=0)
+    """The same as a spot (preemptible) machine."""
+    spot: bool = False
+    """Whether the slots are spot machines, and so cost `spot_usd_per_hour`."""
+    tflops: float | None = Field(default=None, gt=0)
+    """Rate of one worker at `fast_precision` in a training step, in 1e12 operations a second, by which times are
+    predicted. A third to a half of what a data sheet says."""
     fast_precision: Precision = "fp32"
     """The precision that `precision: auto` chooses on this hardware."""
+
+    @property
+    def price(self) -> float:
+        """Dollars of one slot for one hour: the spot price where the slots are spot machines and it is known."""
+        return self.spot_usd_per_hour if self.spot and self.spot_usd_per_hour is not None else self.usd_per_hour
+
+    @property
+    def memory_limit_gb(self) -> float | None:
+        """What the trial of one worker may need: the GPU's memory less `CONTEXT_GB`, or its share of main memory."""
+        if self.gpus_per_worker:
+            return None if self.gpu_memory_gb is None else self.gpu_memory_gb - CONTEXT_GB
+        return None if self.memory_gb is None else self.memory_gb / self.workers - PROCESS_GB
 
     @property
     def cpus(self) -> int:
@@ -46,3 +72,84 @@ class Pool(BaseModel):
     def gpus(self) -> int:
         """GPUs of one slot."""
         return self.workers * self.gpus_per_worker
+
+
+SHIPPED = {
+    pool.name: pool
+    for pool in (
+        Pool(name="cpu", cpus_per_worker=2, tflops=0.14),
+        Pool(
+            name="p100",
+            accelerator="P100",
+            gpus_per_worker=1,
+            cpus_per_worker=4,
+            gpu_memory_gb=16,
+            tflops=4.0,
+            usd_per_hour=1.65,
+            spot_usd_per_hour=0.50,
+        ),
+        Pool(
+            name="t4",
+            accelerator="T4",
+            gpus_per_worker=1,
+            cpus_per_worker=4,
+            gpu_memory_gb=15.8,
+            tflops=12.0,
+            fast_precision="fp16",
+            usd_per_hour=0.54,
+            spot_usd_per_hour=0.19,
+        ),
+        Pool(
+            name="t4x2",
+            accelerator="T4",
+            workers=2,
+            gpus_per_worker=1,
+            cpus_per_worker=4,
+            gpu_memory_gb=15.8,
+            tflops=12.0,
+            fast_precision="fp16",
+            usd_per_hour=1.08,
+            spot_usd_per_hour=0.38,
+        ),
+        Pool(
+            name="l4",
+            accelerator="L4",
+            gpus_per_worker=1,
+            cpus_per_worker=4,
+            gpu_memory_gb=24,
+            tflops=30.0,
+            fast_precision="bf16",
+            usd_per_hour=0.85,
+            spot_usd_per_hour=0.35,
+        ),
+        Pool(
+            name="a100",
+            accelerator="A100",
+            gpus_per_worker=1,
+            cpus_per_worker=12,
+            gpu_memory_gb=40,
+            tflops=100.0,
+            fast_precision="bf16",
+            usd_per_hour=3.67,
+            spot_usd_per_hour=1.80,
+        ),
+        Pool(
+            name="h100",
+            accelerator="H100",
+            gpus_per_worker=1,
+            cpus_per_worker=24,
+            gpu_memory_gb=80,
+            tflops=220.0,
+            fast_precision="bf16",
+            usd_per_hour=11.0,
+            spot_usd_per_hour=4.0,
+        ),
+    )
+}
+"""The pools that `nas.yaml` may call by name.
+
+The prices are approximate list prices of Google Cloud, us-central1, as published in 2025: the GPU with the machine that
+carries it (n1-standard-4 for one P100 or T4, n1-standard-8 for two T4, g2-standard-4, a2-highgpu-1g, a3-highgpu-1g).
+Spot prices change from day to day and by region. Give your own as `{name: t4, usd_per_hour: 0.60}`. The rates are
+estimates from data sheets, the CPU's measured (0.07 a core, fp32); a dry run's hours are as good as they are.
+"""

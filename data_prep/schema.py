@@ -138,7 +138,7 @@ SHA-256 of the decoded original pixels.
 class PhantomSettings(BaseModel):
     """What the phantom source makes. Same settings, same DICOM bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     patients: int = Field(default=60, ge=3)
     """Patients, each with one or two breasts in CC and MLO views."""
@@ -152,7 +152,7 @@ class PhantomSettings(BaseModel):
 class BuildSettings(BaseModel):
     """Everything that decides what shards hold. Same settings and same source files, same bytes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     source: SourceName = "phantom"
     root: str | None = None

@@ -19,7 +19,7 @@ PAPER_ENCODERS = ("seresnet50", "inceptionv3", "densenet121", "mobilenet", "vgg1
 class TrialConfig(BaseModel):
     """One configuration. The defaults are the paper's: U-Net, Adam, loss 1 - (0.4 Dice + 0.6 IoU), batch 8, rotation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     encoder: str = "seresnet50"
     """One of the paper's five, any smp encoder, or `tu-<timm name>`."""
