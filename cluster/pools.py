@@ -16,6 +16,8 @@ CONTEXT_GB = 0.8
 """What a GPU holds beside a trial's tensors: CUDA context, cuDNN, rounding of the allocator."""
 PROCESS_GB = 0.6
 """Main memory of a worker process before its trial: Python, torch and Ray."""
+TFLOPS_PER_CORE = 0.07
+"""What one CPU core does in a training step, in fp32: measured, 0.071 (seresnet50) to 0.088 (vgg19)."""
 
 
 class Pool(BaseModel):
@@ -57,6 +59,13 @@ class Pool(BaseModel):
         return self.spot_usd_per_hour if self.spot and self.spot_usd_per_hour is not None else self.usd_per_hour
 
     @property
+    def rate_tflops(self) -> float | None:
+        """`tflops`, or for a CPU pool that states none, what its cores were seen to do."""
+        if self.tflops is None and self.gpus_per_worker == 0:
+            return TFLOPS_PER_CORE * self.cpus_per_worker
+        return self.tflops
+
+    @property
     def memory_limit_gb(self) -> float | None:
         """What the trial of one worker may need: the GPU's memory less `CONTEXT_GB`, or its share of main memory."""
         if self.gpus_per_worker:
@@ -77,7 +86,7 @@ class Pool(BaseModel):
 SHIPPED = {
     pool.name: pool
     for pool in (
-        Pool(name="cpu", cpus_per_worker=2, tflops=0.14),
+        Pool(name="cpu", cpus_per_worker=2),
         Pool(
             name="p100",
             accelerator="P100",
@@ -151,5 +160,5 @@ SHIPPED = {
 The prices are approximate list prices of Google Cloud, us-central1, as published in 2025: the GPU with the machine that
 carries it (n1-standard-4 for one P100 or T4, n1-standard-8 for two T4, g2-standard-4, a2-highgpu-1g, a3-highgpu-1g).
 Spot prices change from day to day and by region. Give your own as `{name: t4, usd_per_hour: 0.60}`. The rates are
-estimates from data sheets, the CPU's measured (0.07 a core, fp32); a dry run's hours are as good as they are.
+estimates from data sheets, the CPU's measured; a dry run's hours are as good as they are.
 """
