@@ -15,6 +15,25 @@ PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 PAPER_ENCODERS = ("seresnet50", "inceptionv3", "densenet121", "mobilenet", "vgg19")
 """The encoders of the paper's table II, by the paper's names."""
 
+DECODERS = (
+    "unet",
+    "unetplusplus",
+    "manet",
+    "linknet",
+    "fpn",
+    "pspnet",
+    "deeplabv3",
+    "deeplabv3plus",
+    "pan",
+    "upernet",
+    "segformer",
+    "dpt",
+)
+"""The decoders, by their names in segmentation-models-pytorch."""
+
+DECODERS_WITH_NORM = ("unet", "unetplusplus", "manet", "linknet", "pspnet", "upernet")
+"""The decoders whose normalisation can be chosen; `decoder_norm` is of no effect with the others."""
+
 
 class TrialConfig(BaseModel):
     """One configuration. The defaults are the paper's: U-Net, Adam, loss 1 - (0.4 Dice + 0.6 IoU), batch 8, rotation."""
@@ -103,4 +122,6 @@ class TrialConfig(BaseModel):
         canonical = self.model_dump(mode="json")
         if self.optimiser not in ("sgd", "rmsprop"):
             del canonical["momentum"]
+        if self.decoder not in DECODERS_WITH_NORM:
+            del canonical["decoder_norm"]
         return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:16]
