@@ -69,7 +69,7 @@ def _value_problems(name: str, value: Any, path: tuple[str | int, ...]) -> Itera
 @cache
 def _adapter(name: str) -> TypeAdapter[Any]:
     info = TrialConfig.model_fields[name]
-    return TypeAdapter(Annotated[info.annotation, info])
+    return TypeAdapter(Annotated[info.annotation, info])  # type: ignore[arg-type]
 
 
 def conditions(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -204,14 +204,12 @@ def budgets(budget: Budget, pruner: PrunerConfig, baselines: int) -> Iterator[Pr
         )
 
 
-def objectives(given: Sequence[Objective], sampler: SamplerConfig, pruner: PrunerConfig) -> Iterator[Problem]:
-    """Several objectives where only one can be handled, and one that is named twice."""
+def objectives(given: Sequence[Objective]) -> Iterator[Problem]:
+    """One that is named twice, or that no training is needed for."""
     metrics = [objective.metric for objective in given]
     for i, metric in enumerate(metrics):
         if metric in metrics[:i]:
             yield Problem(("objective", i, "metric"), "named twice", "different metrics")
-    if len(given) > 1 and pruner.name == "asha":
-        yield Problem(("pruner", "name"), "asha compares by one metric, and there are several", "none")
     if len(given) == 1 and metrics[0] == "parameters":
         yield Problem(("objective",), "parameters alone are known without training", "a measure beside it")
 

@@ -155,15 +155,13 @@ def load_study_config(path: str | Path) -> StudyConfig:
     """
     path = Path(path)
     source = parse(path.read_text(encoding="utf-8"))
-    problems = [(line, where, text) for line, where, text in source.mistakes]
+    problems = [Problem(where, text, line=line) for line, where, text in source.mistakes]
     if not isinstance(source.value, dict):
-        if not problems:
-            problems = [(1, (), "the file holds no settings")]
-        raise StudyConfigError("\n".join(f"{path}:{line}  {text}" for line, _, text in problems))
+        nothing = Problem((), "holds no settings", "data, space, ...: see docs/nas_yaml.md")
+        raise StudyConfigError(_report(problems or [nothing], str(path), source))
     config, found = _validate(source.value)
-    found = [Problem(where, text) for _, where, text in problems] + found
-    if config is None or found:
-        raise StudyConfigError(_report(found, str(path), source))
+    if config is None or problems or found:
+        raise StudyConfigError(_report(problems + found, str(path), source))
     config = config.model_copy(update={"study": _with_name(config.study, path)})
     config._file, config._source = str(path), source
     return config
@@ -184,7 +182,8 @@ def _validate(value: dict[str, Any]) -> tuple[StudyConfig | None, list[Problem]]
             errors = error.errors(include_url=False)
         found = [problem for one in errors for problem in from_pydantic(one)]
         problems += [_with_legal_keys(p) if p.message == "unknown key" else p for p in found if p not in problems]
-        if not [one for one in errors if _take_out(value, tuple(one["loc"]))]:
+        places = sorted({tuple(one["loc"]) for one in errors}, key=str, reverse=True)  # so that list positions hold
+        if not [place for place in places if _take_out(value, place)]:
             return None, problems
 
 
@@ -232,7 +231,7 @@ def _between_sections(config: StudyConfig) -> Iterator[Problem]:
     wrong_conditions = list(checks.conditions(config.space, config.fixed))
     yield from wrong_conditions
     yield from checks.pool_names(config.pools, config.placement_rule, config.final.pool)
-    yield from checks.objectives(config.objective, config.sampler, config.pruner)
+    yield from checks.objectives(config.objective)
     space = _sound_part(config.search_space, [*wrong_values, *wrong_conditions])
     yield from checks.loss_weights(space)
     yield from checks.batches(space, config.pools, config.placement_rule)

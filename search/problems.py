@@ -22,6 +22,8 @@ class Problem:
     path: Path
     message: str
     allowed: str = ""
+    line: int | None = None
+    """The line, where it is not the one of the path."""
 
     def below(self, *prefix: str | int) -> Problem:
         """The same problem, its path begun by `prefix`."""
@@ -75,7 +77,10 @@ _WORDS = {
 
 def render(problems: list[Problem], *, file: str, source: LinedYaml) -> str:
     """One line a problem, in the file's order: `nas.yaml:12  budget.trials: too small (got 0); allowed: at least 1`."""
-    placed = [(source.line(path := in_file(p.path, source)), path, p) for p in problems]
+    placed = []
+    for problem in problems:
+        path = in_file(problem.path, source)
+        placed.append((problem.line or source.line(path), path, problem))
     placed.sort(key=lambda item: item[0])
     return "\n".join(_line(file, line, path, problem, source) for line, path, problem in placed)
 
@@ -83,12 +88,11 @@ def render(problems: list[Problem], *, file: str, source: LinedYaml) -> str:
 def in_file(path: Path, source: LinedYaml) -> Path:
     """The path as the file writes it: without the steps that only the long form of a setting has."""
     written: Path = ()
-    for i, step in enumerate(path):
+    for step in path:
         if (*written, step) in source.lines:
             written = (*written, step)
-        elif i == len(path) - 1 and isinstance(step, str) and step not in ("choices", "rule", "pool"):
-            return (*written, step)
-    return written
+    missing = path[-1:] if path and written[-1:] != path[-1:] else ()
+    return written + (missing if isinstance(value_at(written, source.value), dict) else ())
 
 
 def value_at(path: Path, value: Any) -> Any:
@@ -104,7 +108,7 @@ def value_at(path: Path, value: Any) -> Any:
 def _line(file: str, line: int, path: Path, problem: Problem, source: LinedYaml) -> str:
     where = ".".join(str(step) if isinstance(step, str) else f"{step + 1}" for step in path) or "(the whole file)"
     got = value_at(path, source.value)
-    shown = "" if got is NOTHING or not path else f" (got {_short(got)})"
+    shown = "" if got is NOTHING or not path or problem.line else f" (got {_short(got)})"
     allowed = f"; allowed: {problem.allowed}" if problem.allowed else ""
     return f"{file}:{line}  {where}: {problem.message}{shown}{allowed}"
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from data_prep.schema import BuildSettings
 from search.problems import Problem, raise_problems
+from search.pruner import rung_epochs
 
 METRICS = {
     "val_dice": "max",
@@ -80,12 +81,9 @@ class PrunerConfig(Section):
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
         """The epochs, below the budget, after which trials are compared; empty without pruning."""
-        rungs: list[int] = []
-        rung = self.grace_epochs
-        while self.name == "asha" and rung < epochs:
-            rungs.append(rung)
-            rung *= self.reduction_factor
-        return tuple(rungs)
+        if self.name == "none":
+            return ()
+        return rung_epochs(grace_epochs=self.grace_epochs, reduction_factor=self.reduction_factor, epochs=epochs)
 
 
 class Objective(Section):
