@@ -4,15 +4,20 @@
          metrics.jsonl    one line per finished epoch
          status.json      how it stands or how it ended, with the traceback of a failure
          test.json        measures on the test split (finals only)
+         examples.npz     a few test samples with what the model predicts for them (finals only)
          checkpoint/      trainables/checkpoint.py
 """
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from cluster.storage import Folder
@@ -58,6 +63,18 @@ class TrialStatus(BaseModel):
     ended_at: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """`examples.npz`: N test samples of H x W, and what the model predicts for them."""
+
+    sample_ids: list[str]
+    image_NHW: npt.NDArray[np.uint8]
+    mask_NHW: npt.NDArray[np.uint8]
+    """0 and 1."""
+    probability_NHW: npt.NDArray[np.floating[Any]]
+    """In [0, 1]; stored as float16."""
+
+
 class TrialRecord:
     """One trial folder, for writing and reading."""
 
@@ -99,6 +116,30 @@ class TrialRecord:
     def test(self) -> dict[str, Any] | None:
         """Read `test.json`, or None if the trial was not measured on the test split."""
         return self.folder.read_json("test.json") if self.folder.exists("test.json") else None
+
+    def write_examples(self, examples: Examples) -> None:
+        """Write `examples.npz`."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            sample_ids=np.array(examples.sample_ids, dtype=np.str_),
+            image_NHW=examples.image_NHW,
+            mask_NHW=examples.mask_NHW,
+            probability_NHW=examples.probability_NHW.astype(np.float16),
+        )
+        self.folder.write_bytes("examples.npz", buffer.getvalue())
+
+    def examples(self) -> Examples | None:
+        """Read `examples.npz`, or None if none were kept."""
+        if not self.folder.exists("examples.npz"):
+            return None
+        with np.load(io.BytesIO(self.folder.read_bytes("examples.npz")), allow_pickle=False) as arrays:
+            return Examples(
+                sample_ids=[str(name) for name in arrays["sample_ids"]],
+                image_NHW=arrays["image_NHW"],
+                mask_NHW=arrays["mask_NHW"],
+                probability_NHW=arrays["probability_NHW"],
+            )
 
 
 def now() -> str:
