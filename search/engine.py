@@ -1,0 +1,502 @@
+"""What the study does next, and what it makes of what comes back. Knows neither Ray nor torch.
+
+    order = engine.next()                    # a trial to run, or WAIT, or FINISHED
+    reason = engine.on_epoch(trial_id, row)  # not None: the trial is to stop
+    engine.on_end(trial_id, ending)          # complete, pruned or failed
+
+First the baselines, then the suggestions of the sampler until a budget is spent, then the winners in full. Everything
+that is decided is written down before it is acted on, so an engine made anew with `resume=True` goes on as this one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from cluster.pools import Pool
+from cluster.storage import Folder
+from search.config import StudyConfig
+from search.ledger import JOURNAL, Ledger, load_ended_trials
+from search.pruner import Direction, Rungs
+from search.sampling import Sampling
+from trainables.config import TrialConfig
+from trainables.order import TrialOrder
+from trainables.record import Role, Status, TrialInfo, TrialRecord, TrialStatus, now
+
+ATTEMPTS = 32
+"""How often a suggestion that was made before is replaced by another before it counts as a repeat."""
+
+
+class Nothing(Enum):
+    """Why there is no trial to run now."""
+
+    WAIT = "wait"
+    FINISHED = "finished"
+
+
+WAIT, FINISHED = Nothing.WAIT, Nothing.FINISHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a trial ended."""
+
+    status: Status
+    reason: str = ""
+    traceback: str = ""
+    slot_s: float = 0.0
+    retries: int = 0
+    parameters: int | None = None
+    infeasible: bool = False
+    """Whether it failed because no slot of its pool has the memory: the sampler is told to stay away."""
+
+
+class Engine:
+    """The decisions of one study.
+
+    Args:
+        config: the study.
+        folder: the study's folder.
+        shards: path or URI of the shard folder.
+        lag: `sampling.lag_of` the number of slots, as `study.json` has it.
+        place: the pool that a configuration trains on.
+        resume: go on with what the folder holds.
+        elapsed_s: seconds that earlier sessions of this study took.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        *,
+        folder: Folder,
+        shards: str,
+        lag: int,
+        place: Callable[[TrialConfig], Pool],
+        resume: bool = False,
+        elapsed_s: float = 0.0,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.space = config.search_space
+        self.lag = lag
+        self.running: dict[str, TrialOrder] = {}
+        self.stop_reason: str | None = None
+        """Why the search takes no further trials; None while it does."""
+        self.failed: str | None = None
+        """Why the study as a whole failed."""
+        self._shards = shards
+        self._place = place
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._usd: dict[str, float] = {}
+        self._began = time.monotonic() - elapsed_s
+        self._queue: list[TrialOrder] = []
+        self._finals: list[TrialOrder] | None = None
+        self._best: str | None = None
+        assert folder.local is not None
+        self._directions: list[Direction] = ["maximize" if o.maximise else "minimize" for o in config.objective]
+        self.ledger = Ledger(folder.local / JOURNAL, name=folder.name, directions=self._directions, resume=resume)
+        self.rungs = Rungs(
+            config.pruner.rungs(config.budget.epochs),
+            reduction_factor=config.pruner.reduction_factor,
+            directions=self._directions,
+        )
+        self._sampling = Sampling(
+            config.sampler.name,
+            seed=config.sampler_seed,
+            lag=lag,
+            directions=list(self._directions),
+            startup_trials=config.sampler.startup_trials,
+            population=config.sampler.population_size,
+        )
+        if resume:
+            self._recall()
+        if not self.ledger.trials():
+            self._warm_start()
+
+    # -- what to do next ---------------------------------------------------------------------------------------------
+
+    def next(self) -> TrialOrder | Nothing:
+        """The next trial to run; it counts as running from now on."""
+        order = self._next()
+        if isinstance(order, TrialOrder):
+            self.running[order.info.trial_id] = order
+        return order
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the study has taken, in all its sessions."""
+        return time.monotonic() - self._began
+
+    @property
+    def usd(self) -> float:
+        """Dollars that the trials have cost so far, finals and those under way included."""
+        return sum(self._usd.values())
+
+    def _next(self) -> TrialOrder | Nothing:
+        if self._queue:
+            return self._queue.pop(0)
+        if self.stop_reason is None:
+            self.stop_reason = self._search_over()
+        if self.stop_reason is None:
+            return self._next_of_search()
+        if any(order.info.role != "final" for order in self.running.values()):
+            return WAIT
+        if self.failed is None and self._finals is None:
+            self._finals = self._plan_finals()
+        if self._finals:
+            return self._finals.pop(0)
+        return WAIT if self.running else FINISHED
+
+    def _next_of_search(self) -> TrialOrder | Nothing:
+        if len(self.running) >= self.lag:
+            return WAIT
+        trials = self.ledger.trials()
+        number = len(trials)
+        done = {t.user_attrs.get("baseline") for t in trials}
+        for encoder in self.config.baseline_encoders:
+            if encoder not in done:
+                params = self.space.baselines((encoder,))[0]
+                return self._enter(number, params, role="baseline", attrs={"baseline": encoder})
+        if not self._sampling.ready(number, lambda k: trials[k].state.is_finished()):
+            return WAIT
+        self._sampling.feed(number, lambda k: trials[k])
+        return self._suggest(number, trials)
+
+    def _suggest(self, number: int, trials: list[FrozenTrial]) -> TrialOrder | Nothing:
+        """A configuration that was not trained yet; a repeat only if the sampler has nothing else to offer."""
+        known = {t.user_attrs["key"]: t.number for t in trials}
+        for attempt in range(ATTEMPTS):
+            suggestion = self._sampling.suggest(number, attempt, self.space.suggest)
+            params = self.space.active(suggestion.params)
+            if self.space.key(params) not in known:
+                return self._enter(number, params, role="search", system_attrs=suggestion.system_attrs)
+        if self.config.study.repeats == "new_seed":
+            return self._enter(number, params, role="search", seed=self.config.study.seed + number)
+        size = self.space.size()
+        if size is not None and len(known) >= size:
+            self.stop_reason = f"all {size} configurations of the space are trained"
+            return self._next()
+        first = trials[known[self.space.key(params)]]
+        if not first.state.is_finished():
+            return WAIT
+        if first.state == TrialState.FAIL:
+            self.stop_reason = f"the sampler proposes nothing new, and trial {trial_id(first.number)} failed before"
+            return self._next()
+        self._repeat(number, first)
+        return self._next()
+
+    def _enter(
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        *,
+        role: Role,
+        attrs: Mapping[str, Any] | None = None,
+        system_attrs: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+    ) -> TrialOrder:
+        config = self.space.to_config(params, seed=seed)
+        info = self._info(trial_id(number), role, config, dict(params))
+        entered = self.ledger.add_running(
+            params,
+            self.space.distributions(params),
+            user_attrs={
+                "role": role,
+                "key": self.space.key(params) if seed is None else config.key(),
+                "config": config.model_dump(mode="json"),
+                **(attrs or {}),
+            },
+            system_attrs=system_attrs,
+        )
+        assert entered == number
+        return self._order(info)
+
+    def _repeat(self, number: int, first: FrozenTrial) -> None:
+        """Enter a repeat with the result that its configuration has: nothing is trained."""
+        source = trial_id(first.number)
+        self.ledger.add_ended(first, {**first.user_attrs, "repeat_of": source, "role": "search"})
+        record, repeated = self.record(trial_id(number)), self.record(source)
+        record.write_info(repeated.info().model_copy(update={"trial_id": trial_id(number), "role": "search"}))
+        record.write_metrics(repeated.metrics())
+        ended = {"slot_s": 0.0, "usd": 0.0, "reason": f"repeat of {source}", "started_at": now(), "ended_at": now()}
+        record.write_status(repeated.status().model_copy(update=ended))
+
+    def _order(self, info: TrialInfo) -> TrialOrder:
+        record = self.record(info.trial_id, final=info.role == "final")
+        record.write_info(info)
+        final = info.role == "final"
+        return TrialOrder(
+            info=info,
+            folder=record.folder.uri,
+            shards=self._shards,
+            pool=self.config.pool(info.pool),
+            retries=self.config.failures.retries,
+            measure_test=final,
+            keep_weights=final,
+        )
+
+    def _info(
+        self, name: str, role: Role, config: TrialConfig, params: dict[str, Any], pool: str | None = None
+    ) -> TrialInfo:
+        chosen = self.config.pool(pool) if pool else self._place(config)
+        return TrialInfo(
+            trial_id=name,
+            role=role,
+            config=config.model_dump(mode="json"),
+            params=params,
+            pool=chosen.name,
+            workers=chosen.workers,
+            usd_per_hour=chosen.usd_per_hour,
+        )
+
+    # -- what comes back ---------------------------------------------------------------------------------------------
+
+    def on_epoch(self, name: str, row: Mapping[str, Any]) -> str | None:
+        """A trial finished an epoch. Returns why it is to stop, or None if it goes on."""
+        order = self.running[name]
+        rows = [r for r in self._rows.get(name, []) if r["epoch"] < row["epoch"]]
+        self._rows[name] = [*rows, dict(row)]
+        self._usd[order.folder] = _usd(order, float(row.get("slot_s", 0.0)))
+        if self.failed is not None:
+            return self.failed
+        if order.info.role == "final":
+            return self._money_spent()
+        number, epoch = int(name), int(row["epoch"])
+        values = self._values(name)
+        if not all(math.isfinite(v) for v in values):
+            return None  # `on_end` makes it a failure
+        self.ledger.report(number, epoch, values[0])
+        self.rungs.record(number, epoch, values)
+        known_below = max(0, number - self.lag + 1)
+        if order.info.role == "search" and self.rungs.should_prune(number, epoch, known_below=known_below):
+            return f"not among the best 1/{self.config.pruner.reduction_factor} after {epoch} epochs"
+        return self._money_spent() or self._time_spent()
+
+    def on_end(self, name: str, ending: Ending) -> None:
+        """A trial ended. Its row is written, its state told to the study."""
+        order = self.running.pop(name)
+        final = order.info.role == "final"
+        rows = self._rows.pop(name, None) or self.record(name, final=final).metrics()
+        ending = _truthful(ending, rows)
+        self._rows[name] = rows
+        values = self._values(name, ending) if rows else None
+        if not final:
+            if ending.infeasible:
+                self.ledger.set_attr(int(name), "infeasible", ending.reason)
+            self.ledger.end(int(name), ending.status, values, reason=ending.reason)
+        self._write_status(order, ending, epochs=len(rows))
+        if not final:
+            self._tidy(name, ending.status)
+        self._rows.pop(name)
+        self._count_failures(ending)
+
+    def _write_status(self, order: TrialOrder, ending: Ending, *, epochs: int) -> None:
+        record = TrialRecord(Folder(order.folder))
+        before = record.status()
+        slot_s = max(ending.slot_s, before.slot_s)
+        self._usd[order.folder] = _usd(order, slot_s)
+        record.write_status(
+            TrialStatus(
+                status=ending.status,
+                reason=ending.reason,
+                traceback=ending.traceback,
+                epochs=epochs,
+                parameters=ending.parameters or before.parameters,
+                slot_s=round(slot_s, 3),
+                usd=round(_usd(order, slot_s), 6),
+                retries=ending.retries,
+                started_at=before.started_at or now(),
+                ended_at=now(),
+            )
+        )
+
+    def _count_failures(self, ending: Ending) -> None:
+        limit = self.config.failures.stop_after_consecutive
+        ended = [t for t in self.ledger.trials() if t.state.is_finished() and "warm_start" not in t.user_attrs]
+        last = sorted(ended, key=lambda t: t.datetime_complete or 0)[-limit:]  # type: ignore[arg-type,return-value]
+        if len(last) == limit and all(t.state == TrialState.FAIL for t in last):
+            self.failed = f"{limit} trials failed in a row, the last with: {ending.reason}"
+            self.stop_reason = self.failed
+
+    def _tidy(self, name: str, status: Status) -> None:
+        """Remove the checkpoint of an ended trial, unless it is to be kept (`study.keep_checkpoints`)."""
+        keep = self.config.study.keep_checkpoints
+        if keep == "all":
+            return
+        best = self.best_trial()
+        if keep == "best" and status == "complete" and best is not None and trial_id(best.number) == name:
+            if self._best is not None:
+                self.record(self._best).folder.remove("checkpoint")
+            self._best = name
+            return
+        self.record(name).folder.remove("checkpoint")
+
+    def _values(self, name: str, ending: Ending | None = None) -> list[float]:
+        """The objectives of a trial so far: of a measure the best epoch's, for that is the model one would keep."""
+        rows = self._rows[name]
+        values = []
+        for objective in self.config.objective:
+            if objective.metric == "usd":
+                rate = self.running[name].pool.usd_per_hour if name in self.running else 0.0
+                values.append((ending.slot_s if ending else rows[-1].get("slot_s", 0.0)) / 3600 * rate)
+            elif objective.metric == "parameters":
+                values.append(float(rows[-1]["parameters"]))
+            elif objective.metric == "epoch_s":
+                values.append(sum(r["train_s"] for r in rows) / len(rows))
+            else:
+                pick = max if objective.maximise else min
+                values.append(float(pick(float(r[objective.metric]) for r in rows)))
+        return values
+
+    # -- budgets -----------------------------------------------------------------------------------------------------
+
+    def _search_over(self) -> str | None:
+        """Why the search takes no further trials, or None."""
+        budget = self.config.budget
+        trials = [t for t in self.ledger.trials() if "warm_start" not in t.user_attrs]
+        if len(trials) >= budget.trials:
+            return f"{budget.trials} trials"
+        if budget.total_epochs is not None:
+            epochs = sum(len(t.intermediate_values) for t in trials if "repeat_of" not in t.user_attrs)
+            if epochs >= budget.total_epochs:
+                return f"{epochs} epochs of {budget.total_epochs}"
+        if budget.no_gain_trials is not None and self._without_gain(trials) >= budget.no_gain_trials:
+            return f"no gain in {budget.no_gain_trials} trials"
+        return self._time_spent() or self._money_spent()
+
+    def _time_spent(self) -> str | None:
+        hours = self.config.budget.hours
+        return f"budget.hours {hours:g} spent" if hours is not None and self.elapsed_s > hours * 3600 else None
+
+    def _money_spent(self) -> str | None:
+        limit = self.config.budget.max_usd
+        if limit is None:
+            return None
+        spent = self.usd
+        return f"budget.max_usd {limit:g} spent ({spent:.4f})" if spent >= limit else None
+
+    def _without_gain(self, trials: list[FrozenTrial]) -> int:
+        """How many ended trials in a row, in order of number, did not better the first objective."""
+        best, since = -math.inf, 0
+        sign = 1.0 if self._directions[0] == "maximize" else -1.0
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                break
+            value = sign * trial.values[0] if trial.values and trial.state == TrialState.COMPLETE else -math.inf
+            best, since = (value, 0) if value > best else (best, since + 1)
+        return since
+
+    # -- winners -----------------------------------------------------------------------------------------------------
+
+    def complete_trials(self) -> list[FrozenTrial]:
+        """The complete trials, best first by the first objective."""
+        found = [t for t in self.ledger.trials() if t.state == TrialState.COMPLETE and "warm_start" not in t.user_attrs]
+        sign = -1.0 if self._directions[0] == "maximize" else 1.0
+        return sorted(found, key=lambda t: (sign * t.values[0], t.number))
+
+    def best_trial(self) -> FrozenTrial | None:
+        """The best complete trial, or None."""
+        complete = self.complete_trials()
+        return complete[0] if complete else None
+
+    def _plan_finals(self) -> list[TrialOrder]:
+        """The best `final.top` configurations, of different encoders if so wished, with the full budget."""
+        final = self.config.final
+        chosen: list[FrozenTrial] = []
+        for trial in self.complete_trials():
+            encoder = trial.user_attrs["config"]["encoder"]
+            taken = {t.user_attrs["config"]["encoder"] for t in chosen}
+            if "repeat_of" in trial.user_attrs or (final.distinct_encoders and encoder in taken):
+                continue
+            chosen.append(trial)
+        orders = []
+        for trial in chosen[: final.top]:
+            name = trial.user_attrs["config"]["encoder"].replace("/", "-")
+            name = name if final.distinct_encoders else f"{name}-{trial_id(trial.number)}"
+            if self.record(name, final=True).status().status not in ("pending", "running"):
+                continue
+            config = self.space.to_config(trial.params, epochs=final.epochs, seed=trial.user_attrs["config"]["seed"])
+            orders.append(self._order(self._info(name, "final", config, dict(trial.params), final.pool)))
+        return orders
+
+    # -- what was before ---------------------------------------------------------------------------------------------
+
+    def _recall(self) -> None:
+        """Rebuild rungs and queue from the folder: what was under way goes on first, in order of number."""
+        for trial in self.ledger.trials():
+            if "warm_start" in trial.user_attrs:
+                continue
+            name = trial_id(trial.number)
+            self._usd[self.record(name).folder.uri] = self.record(name).status().usd
+            if trial.state == TrialState.RUNNING:
+                self._queue.append(self._order_again(trial))
+                continue
+            rows = self.record(name).metrics()
+            for end in range(1, len(rows) + 1):
+                self._rows[name] = rows[:end]
+                self.rungs.record(trial.number, int(rows[end - 1]["epoch"]), self._values(name))
+            self._rows.pop(name, None)
+            self._end_again(trial, len(rows))
+        best = self.best_trial()
+        self._best = trial_id(best.number) if best is not None else None
+        for name in (self.folder / "final").names():
+            record = self.record(name, final=True)
+            self._usd[record.folder.uri] = record.status().usd
+
+    def _order_again(self, trial: FrozenTrial) -> TrialOrder:
+        record = self.record(trial_id(trial.number))
+        if record.folder.exists("trial.json"):  # it may train with its batch split by now
+            return self._order(record.info())
+        config = TrialConfig.model_validate(trial.user_attrs["config"])
+        return self._order(self._info(trial_id(trial.number), trial.user_attrs["role"], config, dict(trial.params)))
+
+    def _end_again(self, trial: FrozenTrial, epochs: int) -> None:
+        """Write the status of a trial whose end the study knows and whose folder does not: killed between the two."""
+        record = self.record(trial_id(trial.number))
+        before = record.status()
+        if before.ended_at:
+            return
+        status: Status = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned"}.get(trial.state, "failed")  # type: ignore[assignment]
+        reason = trial.user_attrs.get("reason", "")
+        record.write_status(
+            before.model_copy(update={"status": status, "reason": reason, "ended_at": now(), "epochs": epochs})
+        )
+
+    def _warm_start(self) -> None:
+        """Enter the ended trials of earlier studies that lie in this space."""
+        for source in self.config.warm_start:
+            earlier = Folder(source).local
+            if earlier is None or not (earlier / JOURNAL).exists():
+                raise FileNotFoundError(f"warm_start: no {JOURNAL} in {source}; name the folder of an earlier study")
+            for trial in load_ended_trials(earlier / JOURNAL):
+                if trial.state != TrialState.FAIL and self.space.contains(trial.params):
+                    attrs = {**trial.user_attrs, "warm_start": source, "key": self.space.key(trial.params)}
+                    self.ledger.add_ended(trial, attrs)
+
+    def record(self, name: str, *, final: bool = False) -> TrialRecord:
+        """The folder of a trial or of a final."""
+        return TrialRecord(self.folder / f"{'final' if final else 'trials'}/{name}")
+
+
+def trial_id(number: int) -> str:
+    """A trial's name: its number in the Optuna study, of at least four digits."""
+    return f"{number:04d}"
+
+
+def _truthful(ending: Ending, rows: list[dict[str, Any]]) -> Ending:
+    """A trial without a single finite epoch did not complete, whatever was said."""
+    if ending.status == "failed":
+        return ending
+    if not rows:
+        return Ending(status="failed", reason="ended without a finished epoch", slot_s=ending.slot_s)
+    return ending
+
+
+def _usd(order: TrialOrder, slot_s: float) -> float:
+    return slot_s / 3600 * order.pool.usd_per_hour

@@ -1,0 +1,302 @@
+"""Trials on warm worker groups.                                                                             [Ray]
+
+A `Slot` is a Tune trainable that is kept from trial to trial. It owns one `WorkerGroup`: the workers of one
+`TorchTrainer`, started once, whose `fit()` stays in a thread of the slot. The workers run `group_loop`: they take
+commands (begin a trial, train an epoch, measure, end) from a `Mailbox` actor, in order and without a gap, and answer.
+torch, the CUDA context, the process group and the samples stay from trial to trial; model and optimiser are made anew.
+
+Started the usual way, each trial would start seven or eight processes that import torch (17-20 s on two idle cores).
+
+    Slot.step()  --post-->  Mailbox  --next-->  group_loop on every rank  --answer-->  Mailbox  -->  Slot.step()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import math
+import os
+import tempfile
+import threading
+import time
+import traceback
+from typing import Any
+
+from cluster.session import slot_resource
+
+import ray
+import ray.train
+import ray.train.torch
+from ray import tune
+from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+
+from cluster.pools import Pool
+from cluster.storage import Folder
+from trainables.order import TrialError, TrialOrder, short_reason
+from trainables.record import TrialRecord, TrialStatus, now
+
+ANSWER_GRACE_S = 20.0
+"""After one rank failed, how long the others may take to answer before the group counts as stuck."""
+START_TIMEOUT_S = 600.0
+"""How long a worker group may take to start; a cluster may have to start its nodes first."""
+
+
+class GroupEndedError(RuntimeError):
+    """A worker group ended while it was needed; the message says why."""
+
+
+class Mailbox:
+    """Commands to the ranks of one worker group, and their answers, by index. An asynchronous Ray actor."""
+
+    def __init__(self) -> None:
+        self._commands: list[tuple[str, Any]] = []
+        self._answers: dict[int, dict[int, Any]] = {}
+        self._changed = asyncio.Condition()
+
+    async def post(self, kind: str, payload: Any) -> int:
+        """Add a command; returns its index."""
+        async with self._changed:
+            self._commands.append((kind, payload))
+            self._changed.notify_all()
+            return len(self._commands) - 1
+
+    async def next(self, index: int) -> tuple[str, Any]:
+        """The command of this index, once it is there."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: len(self._commands) > index)
+            return self._commands[index]
+
+    async def answer(self, index: int, rank: int, value: Any) -> None:
+        """What `rank` answers to the command."""
+        async with self._changed:
+            self._answers.setdefault(index, {})[rank] = value
+            self._changed.notify_all()
+
+    async def answers(self, index: int, workers: int, timeout_s: float) -> dict[int, Any]:
+        """The answers to a command by rank: all `workers` of them, or those that came within `timeout_s`."""
+        async with self._changed:
+            try:
+                await asyncio.wait_for(
+                    self._changed.wait_for(lambda: len(self._answers.get(index, {})) >= workers), timeout_s
+                )
+            except TimeoutError:
+                return dict(self._answers.get(index, {}))
+            return self._answers.pop(index)
+
+
+class WorkerGroup:
+    """The workers of one slot: started once, used for many trials.
+
+    Args:
+        pool: how many workers, and on what.
+        name: unique among the groups that live at the same time.
+    """
+
+    def __init__(self, pool: Pool, name: str) -> None:
+        self.pool = pool
+        self.name = name
+        self._mailbox = ray.remote(num_cpus=0, max_concurrency=1000)(Mailbox).remote()
+        self._scratch = tempfile.TemporaryDirectory(prefix="mammosearch-train-")
+        self._ended: str | None = None
+        self._thread = threading.Thread(target=self._fit, name=f"fit-{name}", daemon=True)
+        self._thread.start()
+
+    def call(self, kind: str, payload: Any = None, *, timeout_s: float = math.inf) -> dict[int, Any]:
+        """Send a command to every rank and wait for all answers, by rank.
+
+        A rank that fails answers with a `TrialError`; if the others then stay silent the group is stuck in a
+        collective operation.
+
+        Raises:
+            GroupEndedError: the group ended, is stuck, or did not answer in `timeout_s`.
+        """
+        index = ray.get(self._mailbox.post.remote(kind, payload))
+        deadline = time.monotonic() + timeout_s
+        failed_at = math.inf
+        while True:
+            answers = ray.get(self._mailbox.answers.remote(index, self.pool.workers, 0.5))
+            if len(answers) >= self.pool.workers:
+                return answers
+            if self._ended is not None:
+                raise GroupEndedError(self._ended)
+            if any(isinstance(a, TrialError) for a in answers.values()):
+                failed_at = min(failed_at, time.monotonic())
+            if time.monotonic() > failed_at + ANSWER_GRACE_S:
+                return answers
+            if time.monotonic() > deadline:
+                raise GroupEndedError(f"no answer to {kind!r} in {timeout_s:.0f} s")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the group's `fit()` still runs."""
+        return self._ended is None
+
+    def stop(self, timeout_s: float = 15.0) -> None:
+        """End the group; its hardware is free afterwards."""
+        if self.alive:
+            ray.get(self._mailbox.post.remote("stop", None))
+            self._thread.join(timeout_s)
+        ray.kill(self._mailbox)
+        self._scratch.cleanup()
+
+    def _fit(self) -> None:
+        """Run the trainer until the group ends. In a thread of the slot."""
+        pool = self.pool
+        resources = {"CPU": float(pool.cpus_per_worker), **({"GPU": 1.0} if pool.gpus_per_worker else {})}
+        trainer = ray.train.torch.TorchTrainer(
+            group_loop,
+            train_loop_config={"mailbox": self._mailbox, "pool": pool.model_dump()},
+            torch_config=ray.train.torch.TorchConfig(backend="nccl" if pool.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=pool.workers,
+                use_gpu=pool.gpus_per_worker > 0,
+                resources_per_worker=resources,
+                accelerator_type=pool.accelerator,
+                placement_strategy="STRICT_PACK" if pool.workers > 1 and pool.gpus_per_worker else "PACK",
+            ),
+            run_config=RunConfig(
+                name=self.name,
+                storage_path=self._scratch.name,
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            ),
+        )
+        try:
+            trainer.fit()
+            self._ended = "the worker group ended"
+        except BaseException as error:  # whatever ends the group is told to the slot, which lives on
+            self._ended = short_reason(error)
+
+
+def group_loop(config: dict[str, Any]) -> None:
+    """What every worker of a group runs. The slot, which sends it there, need not import what it needs."""
+    importlib.import_module("trainables.worker").serve(config)
+
+
+class Slot(tune.Trainable):
+    """One hardware slot as Tune sees it: `step()` is one epoch of the trial that it was given last."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first trial; the worker group starts with its first step."""
+        self._group: WorkerGroup | None = None
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same place."""
+        self._take(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch. The result has the metrics, or `failed`, and `done` when the trial has ended."""
+        started = time.monotonic()
+        result = self._attempt()
+        self._slot_s += time.monotonic() - started
+        self._write_status()
+        return {**result, "slot_s": self._slot_s, "retries": self._retries}
+
+    def cleanup(self) -> None:
+        """End the worker group."""
+        if self._group is not None:
+            self._group.stop()
+            self._group = None
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._order = TrialOrder.model_validate(config["order"])
+        self._record = TrialRecord(Folder(self._order.folder))
+        before = self._record.status()
+        self._started_at = before.started_at or now()
+        self._slot_s = before.slot_s
+        self._retries = before.retries
+        self._begun = False
+        self._last: dict[str, Any] = {}
+        self._parameters: int | None = before.parameters
+
+    def _attempt(self) -> dict[str, Any]:
+        """One epoch, again from the checkpoint as often as the trial may be retried."""
+        while True:
+            try:
+                return self._epoch()
+            except GroupEndedError as error:
+                self._drop_group()
+                self._retries += 1
+                if self._retries > self._order.retries:
+                    reason = f"worker died {self._retries} times: {error}"
+                    return _failure(TrialError("worker_died", reason, traceback.format_exc()))
+
+    def _epoch(self) -> dict[str, Any]:
+        if not self._begun:
+            begun = self._ask("begin", self._order)
+            if isinstance(begun, TrialError):
+                return self._fail(begun)
+            self._begun = True
+            self._parameters = begun["parameters"]
+            if begun["history"]:  # resumed: what was decided after the last epoch is decided again
+                return self._result(begun["history"][-1])
+        row = self._ask("epoch", None)
+        return self._fail(row) if isinstance(row, TrialError) else self._result(row)
+
+    def _result(self, row: dict[str, Any]) -> dict[str, Any]:
+        self._last = row
+        done = row["epoch"] >= self._order.info.config["epochs"]
+        if done and self._order.keep_weights:
+            self._ask("keep", None)
+        if done and self._order.measure_test:
+            self._ask("test", None)
+        return {**row, "parameters": self._parameters, "done": done}
+
+    def _fail(self, error: TrialError) -> dict[str, Any]:
+        config = self._order.info.config
+        parts = 2 * config["accumulation"]
+        if error.kind == "out_of_memory" and self._order.accumulate_on_oom and config["batch_size"] % parts == 0:
+            split = {**config, "accumulation": parts}
+            self._order = self._order.model_copy(update={"info": self._order.info.model_copy(update={"config": split})})
+            self._record.write_info(self._order.info)
+            self._begun = False
+            return self._epoch()
+        return _failure(error)
+
+    def _ask(self, kind: str, payload: Any) -> Any:
+        """Rank 0's answer, or the first error of any rank; a group that is stuck or unclean is replaced."""
+        group = self._group_or_start()
+        answers = group.call(kind, payload)
+        errors = [a for _, a in sorted(answers.items()) if isinstance(a, TrialError)]
+        if len(answers) < self._order.pool.workers:
+            self._drop_group()
+        return errors[0] if errors else answers[0]
+
+    def _group_or_start(self) -> WorkerGroup:
+        if self._group is not None and self._group.alive:
+            return self._group
+        self._drop_group()
+        name = f"slot-{self._order.pool.name}-{os.getpid()}-{time.monotonic_ns()}"
+        self._group = WorkerGroup(self._order.pool, name)
+        self._group.call("ready", timeout_s=START_TIMEOUT_S)
+        self._begun = False
+        return self._group
+
+    def _drop_group(self) -> None:
+        self._begun = False
+        if self._group is not None:
+            self._group.stop()
+            self._group = None
+
+    def _write_status(self) -> None:
+        self._record.write_status(
+            TrialStatus(
+                status="running",
+                epochs=int(self._last.get("epoch", 0)),
+                parameters=self._parameters,
+                slot_s=round(self._slot_s, 3),
+                usd=round(self._slot_s / 3600 * self._order.pool.usd_per_hour, 6),
+                retries=self._retries,
+                started_at=self._started_at,
+            )
+        )
+
+
+def slot_request(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial: one slot of its pool. The workers' hardware is asked for by Train."""
+    return tune.PlacementGroupFactory([{slot_resource(config["order"]["pool"]["name"]): 1.0}])
+
+
+def _failure(error: TrialError) -> dict[str, Any]:
+    return {"done": True, "failed": error.kind, "reason": error.reason, "traceback": error.traceback}

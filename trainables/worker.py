@@ -1,0 +1,133 @@
+"""The workers' side of a warm group: commands in, answers out. `trainables/on_ray.py` is the slot's side.      [Ray]"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import traceback
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from cluster.pools import Pool
+from cluster.storage import Folder
+from trainables.config import TrialConfig
+from trainables.order import ErrorKind, TrialError, TrialOrder, short_reason
+from trainables.record import TrialRecord
+from trainables.trial import Place, TrialData, TrialSession
+
+
+def serve(config: dict[str, Any]) -> None:
+    """What every worker of a group runs: commands in order until `stop`."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    worker = _Worker(Pool.model_validate(config["pool"]))
+    rank = ray.train.get_context().get_world_rank()
+    mailbox = config["mailbox"]
+    index = 0
+    while True:
+        kind, payload = ray.get(mailbox.next.remote(index))
+        if kind == "stop":
+            worker.end(None)
+            return
+        try:
+            answer = getattr(worker, kind)(payload)
+        except Exception as error:
+            answer = _trial_error(error)
+            worker.end(None)
+        ray.get(mailbox.answer.remote(index, rank, answer))
+        index += 1
+
+
+class _Worker:
+    """One rank's side of a trial: the session under way, and the samples that stay from trial to trial."""
+
+    def __init__(self, pool: Pool) -> None:
+        context = ray.train.get_context()
+        self._place = Place(
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            device=ray.train.torch.get_device(),
+            threads=None if pool.gpus_per_worker else pool.cpus_per_worker,
+        )
+        self._samples: dict[tuple[str, str], Any] = {}
+        self._session: TrialSession | None = None
+        self._order: TrialOrder | None = None
+
+    def ready(self, _: None) -> dict[str, Any]:
+        """Who answers; the first command of a group."""
+        return {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
+
+    def begin(self, order: TrialOrder) -> dict[str, Any]:
+        """Make the trial's session, from its newest checkpoint if there is one."""
+        self.end(None)
+        config = TrialConfig.model_validate(order.info.config)
+        self._order = order
+        self._session = TrialSession(config, self._data(order.shards, config.normalisation), place=self._place)
+        self._session.restore(self._checkpoints)
+        self._write_metrics()
+        return {"epoch": self._session.epoch, "history": self._session.history, "parameters": self._session.parameters}
+
+    def epoch(self, _: None) -> dict[str, Any]:
+        """Train one epoch, and write its checkpoint before its row: a row that is read can be resumed from."""
+        row = self._session.train_epoch()
+        self._session.save(self._checkpoints)
+        self._write_metrics()
+        return row
+
+    def test(self, _: None) -> dict[str, Any]:
+        """Measure the best weights on the test split."""
+        self._session.restore_best()
+        measures = self._session.evaluate("test")
+        if self._place.rank == 0:
+            self._record.write_test(measures)
+        return measures
+
+    def keep(self, _: None) -> None:
+        """Write the best weights into the trial folder."""
+        self._session.save_weights(Folder(self._order.folder) if self._order else None)
+
+    def end(self, _: None) -> dict[str, Any]:
+        """Free what the trial held; answers how much memory of the GPU stays allocated, in GB (1e9 bytes)."""
+        if self._session is not None:
+            self._session.close()
+        self._session = None
+        gc.collect()
+        return {"allocated_gb": _allocated_gb()}
+
+    @property
+    def _record(self) -> TrialRecord:
+        assert self._order is not None
+        return TrialRecord(Folder(self._order.folder))
+
+    @property
+    def _checkpoints(self) -> Folder:
+        assert self._order is not None
+        return Folder(self._order.folder) / "checkpoint"
+
+    def _write_metrics(self) -> None:
+        if self._place.rank == 0 and self._session.history:
+            self._record.write_metrics(self._session.history)
+
+    def _data(self, shards: str, normalisation: str) -> Any:
+        key = (shards, normalisation)
+        if key not in self._samples:
+            self._samples = {key: TrialData.open(shards, normalisation)}
+        return self._samples[key]
+
+
+def _trial_error(error: Exception) -> TrialError:
+    """An exception of a worker, told apart by what can be done about it."""
+    kind: ErrorKind = "exception"
+    if type(error).__name__ == "NonFiniteLoss":
+        kind = "not_finite"
+    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        kind = "out_of_memory"
+    return TrialError(kind, short_reason(error), traceback.format_exc())
+
+
+def _allocated_gb() -> float:
+    return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
