@@ -1,0 +1,67 @@
+"""The tables, figures and report of a study: `python -m results.run table runs/phantom`.
+
+    table    prints the paper's tables II and III, the paper's figures beside ours; writes them as CSV and Markdown
+    figures  writes validation curves (the paper's figure 2) and pictures of masks (figure 3) as PNG
+    report   writes one HTML page: tables, curves, settings, failures
+
+All three read the study's folder only, also while the study runs. What they write goes into that folder, or into --out.
+A mistake ends with exit status 2 and one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Tables, figures and the report of a study.", no_args_is_help=True, add_completion=False)
+
+Study = Annotated[str, typer.Argument(help="Path or URI of the study's folder, e.g. runs/phantom.")]
+Out = Annotated[str | None, typer.Option("--out", help="Folder or URI to write into; the study's own by default.")]
+
+
+@app.command()
+def table(study: Study, out: Out = None) -> None:
+    """Print tables II and III and write them as CSV and Markdown."""
+    from cluster.storage import Folder  # noqa: PLC0415 - keeps --help fast
+    from results.show import print_tables, write_tables  # noqa: PLC0415
+
+    def work() -> list[str]:
+        print_tables(study)
+        return write_tables(study, Folder(out or study))
+
+    _say_written(work)
+
+
+@app.command()
+def figures(study: Study, out: Out = None) -> None:
+    """Write validation curves and pictures of masks as PNG (needs the extra `figures`)."""
+    from cluster.storage import Folder  # noqa: PLC0415 - keeps --help fast
+    from results.figures import write_figures  # noqa: PLC0415
+
+    _say_written(lambda: write_figures(study, Folder(out or study)))
+
+
+@app.command()
+def report(study: Study, out: Out = None) -> None:
+    """Write one self-contained HTML page about the study."""
+    from cluster.storage import Folder  # noqa: PLC0415 - keeps --help fast
+    from results.report import write_report  # noqa: PLC0415
+
+    _say_written(lambda: write_report(study, Folder(out or study)))
+
+
+def _say_written(work: Callable[[], list[str]]) -> None:
+    """Do the work and name the files written; a user's mistake is one message and exit status 2."""
+    try:
+        written = work()
+    except (OSError, ValueError, ImportError) as error:
+        typer.echo(f"results: {error}", err=True)
+        raise typer.Exit(2) from error
+    for file in written:
+        typer.echo(f"wrote {file}")
+
+
+if __name__ == "__main__":
+    app()
