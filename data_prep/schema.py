@@ -102,6 +102,28 @@ REASONS = {
 """Every reason for which an input is left out."""
 
 
+class ReadError(ValueError):
+    """A file that cannot be used: a code of `REASONS` and the detail."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        assert code in REASONS, code
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What a source found: samples to build, and all that was left out or put right on the way."""
+
+    samples: list[Sample]
+    rejected: list[Rejected]
+    repaired: list[Repaired]
+
+
 SHARD_SCHEMA = pa.schema(
     [
         ("sample_id", pa.string()),
