@@ -1,0 +1,89 @@
+"""What a build will do, decided before any pixel is read: what the source is, which sample goes into which shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cluster.storage import Folder
+from data_prep.schema import SCHEMA_VERSION, SPLITS, BuildSettings, Rejected, Sample
+from data_prep.write import TASK, ShardTask
+
+PLACES = ("root", "index_csv")
+"""Settings that say where the source lies. Its content is in `source_sha256`; moving it changes nothing."""
+
+
+def plan(samples: Sequence[Sample], settings: BuildSettings, source: str) -> list[ShardTask]:
+    """The shards of a build: each split's samples, sorted by id, in equal parts of at most `samples_per_shard`.
+
+    Args:
+        samples: with their splits assigned.
+        settings: of the build.
+        source: `source_sha256` of the source.
+
+    Returns:
+        The tasks in the order of their files.
+    """
+    tasks = []
+    for split in SPLITS:
+        chosen = sorted((s for s in samples if s.split == split), key=lambda s: s.sample_id)
+        shards = -(-len(chosen) // settings.samples_per_shard)
+        edges = [len(chosen) * k // shards for k in range(shards + 1)] if shards else []
+        for number, (begin, end) in enumerate(pairwise(edges)):
+            tasks.append(_task(f"{split}/{number:05d}.parquet", tuple(chosen[begin:end]), settings, source))
+    return tasks
+
+
+def source_sha256(samples: Sequence[Sample], rejected: Sequence[Rejected], root: str | None) -> str:
+    """The identity of a source: every sample and reject as found, with the size of each file, paths below `root`."""
+    paths = {s.image for s in samples} | {lesion.mask for s in samples for lesion in s.lesions}
+    sizes = _sizes(sorted(paths), root)
+    films: list[dict[str, Any]] = []
+    for sample in sorted(samples, key=lambda s: s.sample_id):
+        film = asdict(sample)
+        film["image"] = (_below(sample.image, root), sizes[sample.image])
+        film["lesions"] = [
+            {**asdict(lesion), "mask": (_below(lesion.mask, root), sizes[lesion.mask]), "crop": None}
+            for lesion in sample.lesions
+        ]
+        films.append(film)
+    left_out = sorted((_below(item.path, root), item.sample_id, item.reason.split(":")[0]) for item in rejected)
+    return hashlib.sha256(json.dumps([films, left_out], sort_keys=True).encode()).hexdigest()
+
+
+def shaping_settings(settings: BuildSettings) -> dict[str, Any]:
+    """The settings that shape the samples: all but those that say where the source lies."""
+    return settings.model_dump(mode="json", exclude=set(PLACES))
+
+
+def versions() -> dict[str, str]:
+    """The packages that shape a shard's bytes."""
+    names = ("numpy", "opencv-python-headless", "pyarrow", "pydicom")
+    return {"schema": str(SCHEMA_VERSION), **{name: version(name) for name in names}}
+
+
+def _task(file: str, samples: tuple[Sample, ...], settings: BuildSettings, source: str) -> ShardTask:
+    task = ShardTask(file=file, key="", samples=samples, settings=settings)
+    decides = TASK.dump_json(task) + json.dumps([source, versions()]).encode()
+    return ShardTask(file=file, key=hashlib.sha256(decides).hexdigest(), samples=samples, settings=settings)
+
+
+def _sizes(paths: Sequence[str], root: str | None) -> dict[str, int]:
+    """Path -> size in bytes; -1 for what is not there."""
+    if root and "://" in root:
+        listed = dict(Folder(root).walk())
+        return {path: listed.get(_below(path, root), -1) for path in paths}
+    return {path: file.stat().st_size if (file := Path(path)).is_file() else -1 for path in paths}
+
+
+def _below(path: str, root: str | None) -> str:
+    if root is None:
+        return path
+    base = root.rstrip("/") if "://" in root else str(Path(root).expanduser().absolute())
+    return path.removeprefix(f"{base}/")
