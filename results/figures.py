@@ -46,6 +46,7 @@ def validation_curves(epochs: pd.DataFrame) -> Figure:
             label = rows.encoder.iloc[0] if len(finals) else trial_id
             axis.plot(rows.epoch, rows[measure], marker=".", label=label)
         axis.set(title=f"Validation {title}", xlabel="epoch", ylim=(0, 1))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     if len(axes[0].get_lines()) <= 12:
         axes[-1].legend(fontsize="small")

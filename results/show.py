@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich import box
@@ -37,10 +37,12 @@ class Shown:
     """What a reader must know to use the figures."""
 
     def rich(self) -> Table:
-        """For a terminal. The first column is a name, the others are figures."""
+        """For a terminal: headings a word a line, so that the table is narrow. The first column is a name."""
         table = Table(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+        table.padding, table.pad_edge = (0, 1, 0, 0), False
         for index, heading in enumerate(self.headings):
-            table.add_column(heading, justify="left" if index == 0 else "right")
+            justify: Literal["left", "right"] = "left" if index == 0 else "right"
+            table.add_column(heading.replace(" ", "\n"), justify=justify, no_wrap=True)
         for row in self.rows:
             table.add_row(*row)
         return table
@@ -85,7 +87,6 @@ def show_nas(table: pd.DataFrame) -> Shown:
         Column("Status", "status", str),
         Column("Best searched Dice", "best_dice", score),
         Column("Best searched IoU", "best_iou", score),
-        Column("Paper Params", "paper_parameters", text),
         Column("Paper Dice", "paper_dice", score),
         Column("Paper IoU", "paper_iou", score),
         Column("Paper time", "paper_time", text),
@@ -99,7 +100,7 @@ def show_nas(table: pd.DataFrame) -> Shown:
         "Paper: table II, on CBIS-DDSM at 224 px; its time has no unit. Each of its Dice exceeds 2 IoU / (1 + IoU), "
         "which means over the same masks cannot do, so its two columns were made in different ways.",
     )
-    return Shown("Architecture search (table II)", _headings(columns), _cells(table, columns), notes)
+    return _shown("Architecture search (table II)", columns, table, notes)
 
 
 def show_final(table: pd.DataFrame) -> Shown:
@@ -126,7 +127,7 @@ def show_final(table: pd.DataFrame) -> Shown:
         rank_note(table),
         "Paper: table III, its validation set.",
     )
-    return Shown("Full training (table III)", _headings(columns), _cells(table, columns), tuple(filter(None, notes)))
+    return _shown("Full training (table III)", columns, table, tuple(filter(None, notes)))
 
 
 HOW_SCORED = (
@@ -204,13 +205,11 @@ def duration(seconds: Any) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _headings(columns: tuple[Column, ...]) -> tuple[str, ...]:
-    return tuple(column.heading for column in columns)
-
-
-def _cells(table: pd.DataFrame, columns: tuple[Column, ...]) -> tuple[tuple[str, ...], ...]:
-    records = table.to_dict("records")
-    return tuple(tuple(column.write(record[column.name]) for column in columns) for record in records)
+def _shown(title: str, columns: tuple[Column, ...], table: pd.DataFrame, notes: tuple[str, ...]) -> Shown:
+    """The cells, written; the column of statuses only where there is something to tell."""
+    kept = [column for column in columns if column.name != "status" or any(table.status != "complete")]
+    rows = tuple(tuple(column.write(row[column.name]) for column in kept) for row in table.to_dict("records"))
+    return Shown(title, tuple(column.heading for column in kept), rows, notes)
 
 
 def _line(cells: tuple[str, ...]) -> str:

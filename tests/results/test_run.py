@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from results.run import app
+
+runner = CliRunner()
+
+
+def test_table_prints_both_tables_and_writes_beside_the_study(study: Path) -> None:
+    result = runner.invoke(app, ["table", str(study)])
+    assert result.exit_code == 0
+    assert "Architecture search (table II)" in result.output
+    assert "Full training (table III)" in result.output
+    assert {"trials.csv", "nas_table.csv", "final_table.csv", "tables.md"} <= {f.name for f in study.iterdir()}
+
+
+def test_out_leaves_the_study_as_it_was(study: Path, tmp_path: Path) -> None:
+    before = {f.name for f in study.iterdir()}
+    result = runner.invoke(app, ["report", str(study), "--out", str(tmp_path / "page")])
+    assert result.exit_code == 0
+    assert {f.name for f in study.iterdir()} == before
+    assert (tmp_path / "page" / "report.html").exists()
+
+
+def test_figures_names_what_it_wrote(study: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = runner.invoke(app, ["figures", str(study)])
+    assert result.exit_code == 0
+    assert "wrote" in result.output and "masks.png" in result.output
+
+
+@pytest.mark.parametrize("command", ["table", "figures", "report"])
+def test_a_folder_that_is_no_study_is_one_message_and_status_two(command: str, tmp_path: Path) -> None:
+    result = runner.invoke(app, [command, str(tmp_path / "nowhere")])
+    assert result.exit_code == 2
+    assert "nowhere is not a study" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_scheme_that_nobody_knows_is_one_message_and_status_two() -> None:
+    result = runner.invoke(app, ["table", "ftp://host/study"])
+    assert result.exit_code == 2
+    assert "ftp://host/study" in result.output
