@@ -144,16 +144,20 @@ class Folder:
         elif kind == fs.FileType.Directory:
             self._fs.delete_dir(target)
 
-    def put_folder(self, source: Path, name: str) -> None:
+    def put_folder(self, source: Path, name: str, *, move: bool = False) -> None:
         """Copy a local folder here as `name`, whole or not at all on a disk; file by file in an object store.
 
         In an object store the file `complete` is written last: a folder without it was cut off (see `complete`).
+        With `move` a folder that lies on the same disk is moved instead of copied.
         """
         if self.local is not None:
             target = Path(self._at(name))
             target.parent.mkdir(parents=True, exist_ok=True)
             aside = target.with_name(f"{target.name}.tmp-{uuid.uuid4().hex[:8]}")
-            shutil.copytree(source, aside)
+            if move:
+                source.replace(aside)
+            else:
+                shutil.copytree(source, aside)
             (aside / "complete").touch()
             if target.exists():
                 shutil.rmtree(target)

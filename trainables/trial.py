@@ -1,0 +1,377 @@
+"""run_trial(config, data, report): one configuration, trained. The file to read first.
+
+    session = TrialSession(config, data)      model, optimiser and random states, from the seed
+    session.restore(checkpoints)              goes on from the newest checkpoint, if there is one
+    session.train_epoch()  -> a row           train on `train`, measure on `val`
+    session.save(checkpoints)                 the very state after this epoch
+    session.restore_best()                    the weights of the best epoch
+    session.evaluate("test")                  measures of a split
+
+It is plain PyTorch and knows no Ray. With torch.distributed initialised and a `Place` of several workers the same
+calls, made by every worker, train one model together; the batch of the configuration is global.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cluster.storage import Folder
+from data_prep.schema import Normalisation
+from data_prep.shards import open_shards
+from trainables import checkpoint, loop
+from trainables.checkpoint import Checkpoint
+from trainables.config import TrialConfig
+from trainables.loop import Batches, NonFiniteLoss, Samples
+from trainables.models import build_model, meta_model, parameter_count, unused_parameters
+from trainables.optimisers import build_optimiser
+from trainables.place import Place, peak_memory_gb, prepare_process, seed_everything
+from trainables.precision import best_precision, check_precision
+
+__all__ = ["NonFiniteLoss", "Place", "Samples", "TrialData", "TrialSession", "run_trial", "untrained_measures"]
+
+Split = Literal["train", "val", "test"]
+Row = dict[str, Any]
+
+BEST_BY = "val_dice"
+"""The measure whose highest value makes the best epoch; the first of equals."""
+MAY_DIFFER = ("accumulation",)
+"""Settings that may change between a checkpoint and the trial that goes on from it: they do not change what is
+learnt, and a trial that ran out of memory goes on with more of it."""
+INIT_STREAM = 2**31
+"""Stands in the place of the epoch for the random states that a model is initialised with."""
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """The samples that a trial trains and is measured on: square uint8 images and masks of 0 and 1, one size."""
+
+    train: Samples
+    val: Samples
+    test: Samples | None = None
+
+    @classmethod
+    def open(cls, shards: str, normalisation: Normalisation = "clahe") -> TrialData:
+        """The samples of a shard folder (path or URI), mapped into memory: all processes of a machine share them.
+
+        Raises:
+            ValueError: there is no finished shard folder, or it was not built with this normalisation.
+        """
+        folder = open_shards(shards)
+        return cls(*(folder.load(split, normalisation) for split in ("train", "val", "test")))
+
+    def split(self, name: Split) -> Samples:
+        """One split's samples. Raises ValueError if there is no such split."""
+        samples: Samples | None = {"train": self.train, "val": self.val, "test": self.test}[name]
+        if samples is None or len(samples.images_NHW) == 0:
+            raise ValueError(f"the data has no {name} split, or it is empty")
+        return samples
+
+
+class TrialSession:
+    """One configuration under way: its model, optimiser, epoch and history. See the module for the order of calls.
+
+    Args:
+        config: the trial's.
+        data: square images whose side is a multiple of 32.
+        place: this worker's place; with several workers every method is called by all of them.
+
+    Raises:
+        ValueError: the model cannot be built, or configuration, data and place do not go together.
+        torch.OutOfMemoryError: from any method on a GPU.
+    """
+
+    def __init__(self, config: TrialConfig, data: TrialData, *, place: Place | None = None) -> None:
+        place = place or Place()
+        self.config = config
+        self.epoch = 0
+        """Finished epochs."""
+        self.history: list[Row] = []
+        """One row per finished epoch, as `train_epoch` gave them."""
+        self._data, self._place = data, place
+        _check(config, data, place)
+        self._device = prepare_process(place)
+        self._best: tuple[int, dict[str, Tensor]] | None = None
+        self._batches: dict[Split, Batches] = {}
+        self._worker = self._begin()
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters of the model, as the paper counts them."""
+        return self._parameters
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch, from 1, with the highest hard validation Dice so far; None before the first."""
+        return best_epoch(self.history)
+
+    def train_epoch(self) -> Row:
+        """Train one epoch on `train` and measure on `val`.
+
+        Returns:
+            The epoch's row, the same on every worker: `epoch` (from 1), `learning_rate`, `train_loss`, `val_loss`,
+            `val_dice` and `val_iou` (hard, per image, averaged), `val_dice_soft`, `val_iou_soft`, `train_s`,
+            `val_s` (of the slowest worker), `images_per_s` (training), `peak_memory_gb` (of the largest worker).
+
+        Raises:
+            NonFiniteLoss: the loss became NaN or infinite; on every worker at once.
+        """
+        seed_everything(self.config.seed, self.epoch, self._place.rank)
+        started = time.perf_counter()
+        trained = loop.train_epoch(self._worker, self._of("train"), self.config, self.epoch)
+        trained_at = time.perf_counter()
+        measures = self.evaluate("val")
+        if not all(map(_finite, measures.values())):
+            raise NonFiniteLoss(f"the validation loss is not finite after epoch {self.epoch + 1}: {measures['loss']}")
+        train_s, val_s, memory_gb = self._largest(
+            trained_at - started, time.perf_counter() - trained_at, peak_memory_gb(self._device)
+        )
+        row = {
+            "epoch": self.epoch + 1,
+            "learning_rate": trained["learning_rate"],
+            "train_loss": trained["train_loss"],
+            **{f"val_{name}": measures[name] for name in ("loss", "dice", "iou", "dice_soft", "iou_soft")},
+            "train_s": train_s,
+            "val_s": val_s,
+            "images_per_s": trained["images"] / train_s,
+            "peak_memory_gb": memory_gb,
+        }
+        self.epoch += 1
+        self.history.append(row)
+        if self.best_epoch == self.epoch:
+            self._best = (self.epoch, _copy_to_cpu(self._worker.model))
+        return row
+
+    def evaluate(self, split: Split) -> dict[str, float]:
+        """Measure the model on a split, as it stands.
+
+        Returns:
+            `loss`, `dice`, `iou` (hard, per image), `dice_soft`, `iou_soft`, averaged over the images, and
+            `images`, their number; the same on every worker.
+
+        Raises:
+            ValueError: there is no such split.
+        """
+        batches = self._of(split)
+        return {**loop.evaluate(self._worker, batches, self.config), "images": len(batches)}
+
+    def save(self, folder: Folder) -> None:
+        """Write the state after the last epoch, so that `restore` goes on as if nothing had happened. Rank 0 writes."""
+        if self._place.rank == 0:
+            state = Checkpoint(
+                epoch=self.epoch,
+                weights=self._worker.model.state_dict(),
+                config=self.config.model_dump(mode="json"),
+                history=self.history,
+                optimiser={
+                    "optimiser": self._worker.optimiser.state_dict(),
+                    "scaler": self._worker.scaler.state_dict(),
+                },
+            )
+            checkpoint.save(folder, state, best_epoch=self.best_epoch)
+
+    def restore(self, folder: Folder) -> bool:
+        """Take the state of the newest checkpoint that is whole; False, and nothing changed, if there is none.
+
+        Raises:
+            ValueError: the checkpoint is of another configuration.
+        """
+        name = self._agree(checkpoint.newest(folder) if self._place.rank == 0 else None)
+        if name is None:
+            return False
+        state = checkpoint.load(folder, name)
+        self._check_same(state.config, f"{folder}/{name}")
+        self._worker.model.load_state_dict(state.weights)
+        self._worker.optimiser.load_state_dict(state.optimiser["optimiser"])
+        self._worker.scaler.load_state_dict(state.optimiser["scaler"])
+        self.epoch, self.history = state.epoch, state.history
+        best = self.best_epoch
+        if best == self.epoch:
+            self._best = (best, state.weights)
+        elif best is not None:
+            self._best = (best, checkpoint.load(folder, checkpoint.epoch_name(best)).weights)
+        return True
+
+    def restore_best(self) -> int:
+        """Put the weights of the best epoch into the model; gives that epoch. Training on from there is not meant.
+
+        Raises:
+            ValueError: no epoch has been trained.
+        """
+        if self._best is None:
+            raise ValueError("no epoch has been trained, so there are no best weights")
+        epoch, weights = self._best
+        self._worker.model.load_state_dict(weights)
+        return epoch
+
+    def save_weights(self, folder: Folder) -> None:
+        """Write the best epoch's weights as `weights.safetensors`. Rank 0 writes.
+
+        Raises:
+            ValueError: no epoch has been trained.
+        """
+        if self._best is None:
+            raise ValueError("no epoch has been trained, so there are no best weights")
+        if self._place.rank == 0:
+            folder.write_bytes(checkpoint.WEIGHTS, checkpoint.weights_bytes(self._best[1]))
+
+    def close(self) -> None:
+        """Free everything, GPU memory too. The session cannot be used afterwards."""
+        self.__dict__.pop("_worker", None)
+        self._batches, self._best = {}, None
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _begin(self) -> loop.Worker:
+        """Model and optimiser from the seed, the same on every worker."""
+        config, place = self.config, self._place
+        size_px = self._data.train.images_NHW.shape[1]
+        seed_everything(config.seed, INIT_STREAM)
+        halves = {"encoder": config.encoder, "decoder": config.decoder, "decoder_norm": config.decoder_norm}
+        model = build_model(**halves, encoder_weights=config.encoder_weights, image_size_px=size_px)
+        self._parameters = parameter_count(model)
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        # torch's annotations do not know that `to` takes a memory format.
+        model = cast(nn.Module, cast(Any, model).to(self._device, memory_format=layout))
+        wrapped = model
+        if place.world_size > 1:
+            # DDP would wait for the gradients of parameters that nothing depends on.
+            unused = set(unused_parameters(meta_model(**halves, image_size_px=size_px), size_px))
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(name not in unused)
+            wrapped = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        auto = place.precision or best_precision(self._device)
+        precision = auto if config.precision == "auto" else config.precision
+        check_precision(precision, self._device)
+        return loop.Worker(
+            model=model,
+            wrapped=wrapped,
+            optimiser=build_optimiser(config, model.parameters(), self._device),
+            scaler=torch.amp.GradScaler(self._device.type, enabled=precision == "fp16"),
+            device=self._device,
+            precision=precision,
+            rank=place.rank,
+            world_size=place.world_size,
+        )
+
+    def _of(self, split: Split) -> Batches:
+        if split not in self._batches:
+            self._batches[split] = Batches(self._data.split(split), self._device)
+        return self._batches[split]
+
+    def _largest(self, *values: float) -> list[float]:
+        """The largest of each value over the workers."""
+        if self._place.world_size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def _agree(self, value: str | None) -> str | None:
+        """Rank 0's value, on every worker."""
+        if self._place.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self._device)
+        return box[0]
+
+    def _check_same(self, saved: dict[str, Any], where: str) -> None:
+        mine = self.config.model_dump(mode="json")
+        other = {
+            key: (saved.get(key), mine[key]) for key in mine if saved.get(key) != mine[key] and key not in MAY_DIFFER
+        }
+        if other:
+            differences = ", ".join(f"{key} {was!r} there, {now!r} here" for key, (was, now) in other.items())
+            raise ValueError(f"{where} is of another configuration ({differences}); use another folder for this one")
+
+
+def run_trial(
+    config: TrialConfig,
+    data: TrialData,
+    report: Callable[[Row], bool | None],
+    *,
+    place: Place | None = None,
+    checkpoints: Folder | None = None,
+    resume: bool = True,
+) -> list[Row]:
+    """Train one configuration to its budget, or until `report` says stop.
+
+    Args:
+        config: the trial's.
+        data: what it trains and is measured on.
+        report: given each epoch's row, after its checkpoint is written; True ends the trial. With several workers
+            all must answer alike.
+        place: this worker's place.
+        checkpoints: where the state is written after each epoch; None writes none.
+        resume: whether to go on from a checkpoint that is there.
+
+    Returns:
+        One row per epoch (see `TrialSession.train_epoch`), those from before a resume included.
+
+    Raises:
+        NonFiniteLoss, ValueError, torch.OutOfMemoryError: as `TrialSession` does.
+    """
+    session = TrialSession(config, data, place=place)
+    try:
+        if checkpoints is not None and resume:
+            session.restore(checkpoints)
+        while session.epoch < config.epochs:
+            row = session.train_epoch()
+            if checkpoints is not None:
+                session.save(checkpoints)
+            if report(row):
+                break
+        return session.history
+    finally:
+        session.close()
+
+
+def untrained_measures(
+    config: TrialConfig, data: TrialData, split: Split = "val", *, place: Place | None = None
+) -> dict[str, float]:
+    """What a configuration's network scores on a split before any training, as `TrialSession.evaluate` gives it."""
+    session = TrialSession(config, data, place=place)
+    try:
+        return session.evaluate(split)
+    finally:
+        session.close()
+
+
+def best_epoch(history: list[Row]) -> int | None:
+    """The epoch, from 1, with the highest hard validation Dice; the first of equals; None of an empty history."""
+    if not history:
+        return None
+    return int(max(history, key=lambda row: (row[BEST_BY], -row["epoch"]))["epoch"])
+
+
+def _check(config: TrialConfig, data: TrialData, place: Place) -> None:
+    """Refuse what cannot train, all mistakes at once. Raises ValueError."""
+    mistakes = []
+    train, val = data.split("train"), data.split("val")
+    if train.images_NHW.shape[1:] != val.images_NHW.shape[1:] or train.images_NHW.shape[1] != train.images_NHW.shape[2]:
+        mistakes.append(f"images must be square and of one size: {train.images_NHW.shape}, {val.images_NHW.shape}")
+    smallest = min(config.batch_size, len(train.images_NHW)) // place.world_size
+    if smallest == 0:
+        mistakes.append(
+            f"batch_size {config.batch_size} with {len(train.images_NHW)} training images leaves nothing for some of "
+            f"{place.world_size} workers"
+        )
+    if mistakes:
+        raise ValueError("; ".join(mistakes))
+
+
+def _copy_to_cpu(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().to("cpu", copy=True) for key, value in model.state_dict().items()}
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
