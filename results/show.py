@@ -136,19 +136,22 @@ HOW_SCORED = (
 )
 
 
+VIEWS = {"whole": "whole mammograms", "lesion": "crops around a lesion that is already found"}
+
+
 def dataset_note(table: pd.DataFrame) -> str:
-    """Data, field of view and size, from the card in `study.json`; says so where a study does not tell."""
-    card = table.attrs.get("study", {}).get("dataset") or {}
-    settings = card.get("settings") or {}
-    if not settings:
+    """Data, field of view and size, from `study.json`; says so where a study does not tell."""
+    study = table.attrs.get("study", {})
+    if "dataset" not in study:
         return "Data: not stated in study.json."
-    counts = ", ".join(f"{count} {split}" for split, count in (card.get("samples") or {}).items())
-    view = {"whole": "whole mammograms", "lesion": "crops around a lesion that is already found"}
+    build = study.get("config", {}).get("data", {}).get("build") or {}
+    source = f" (source {build['source']})" if "source" in build else ""
+    counts = ", ".join(f"{count} {split}" for split, count in study.get("samples", {}).items())
+    view, size = study.get("field_of_view", "not stated"), study.get("size_px", "?")
     return (
-        f"Data: {card.get('name', '')} (source {settings.get('source')}), field of view: "
-        f"{settings.get('field_of_view')} ({view.get(settings.get('field_of_view', ''), 'unknown')}), "
-        f"{settings.get('size_px')} x {settings.get('size_px')} px; images: {counts}; "
-        f"fingerprint {str(card.get('fingerprint', ''))[:12]}."
+        f"Data: {str(study['dataset']).rstrip('/').rsplit('/', 1)[-1]}{source}; field of view: {view} "
+        f"({VIEWS.get(view, 'unknown')}), {size} x {size} px; images: {counts}; "
+        f"fingerprint {str(study.get('dataset_fingerprint', ''))[:12]}."
     )
 
 

@@ -7,15 +7,25 @@ from pathlib import Path
 import numpy as np
 
 from cluster.storage import Folder
+from search.provenance import StudyInfo
 from trainables.config import TrialConfig
 from trainables.record import Examples, Role, Status, TrialInfo, TrialRecord, TrialStatus
 
-CARD = {
-    "name": "phantom-lesion-64px",
-    "settings": {"source": "phantom", "field_of_view": "lesion", "size_px": 64},
-    "samples": {"train": 120, "val": 24, "test": 40},
-    "fingerprint": "0123456789abcdef" * 4,
-}
+INFO = StudyInfo(
+    name="example",
+    config={"data": {"build": {"source": "phantom"}}},
+    dataset="/data/shards/phantom-lesion-64px",
+    dataset_fingerprint="0123456789abcdef" * 4,
+    field_of_view="lesion",
+    size_px=64,
+    samples={"train": 120, "val": 24, "test": 40},
+    slots={"cpu": 2},
+    lag=2,
+    seed=0,
+    versions={},
+    commit="",
+    created_at="2026-01-01T00:00:00+00:00",
+)
 
 BASELINES = {
     "seresnet50": (35_052_097, (0.30, 0.62, 0.58)),
@@ -33,6 +43,7 @@ def epoch_rows(dice: tuple[float, ...], *, train_s: float = 2.0) -> list[dict[st
         {
             **{"epoch": epoch, "train_loss": 1 - value, "val_loss": 1 - value, "val_dice": value},
             **{"val_iou": value / (2 - value), "val_dice_soft": value / 2, "train_s": train_s, "images_per_s": 50.0},
+            **{"learning_rate": 0.5, "val_s": 1.0},
         }
         for epoch, value in enumerate(dice, start=1)
     ]
@@ -77,7 +88,7 @@ def write_trial(
 def write_study(root: Path) -> Path:
     """Five baselines, two searched trials, one pruned, one failed, one repeat, two finals. Returns `root`."""
     folder = Folder(root)
-    folder.write_json("study.json", {"name": root.name, "seed": 0, "dataset": CARD})
+    folder.write_json("study.json", INFO.model_dump(mode="json"))
     trials = folder / "trials"
     for number, (encoder, (_, dice)) in enumerate(BASELINES.items()):
         write_trial(trials / f"{number:04d}", role="baseline", encoder=encoder, dice=dice)

@@ -122,7 +122,7 @@ def test_a_folder_that_is_no_study_is_named(tmp_path: Path) -> None:
 
 def test_what_the_study_says_of_itself_travels_with_the_frame(study: Path) -> None:
     trials = results.load(str(study))
-    assert trials.attrs["study"]["dataset"]["settings"]["field_of_view"] == "lesion"
+    assert trials.attrs["study"]["field_of_view"] == "lesion"
     assert results.nas_table(trials[trials.status == "complete"]).attrs["study"] == trials.attrs["study"]
     json.dumps(trials.attrs)
 
