@@ -24,8 +24,8 @@ Out = Annotated[str | None, typer.Option("--out", help="Folder or URI to write i
 @app.command()
 def table(study: Study, out: Out = None) -> None:
     """Print tables II and III and write them as CSV and Markdown."""
-    from cluster.storage import Folder  # noqa: PLC0415 - keeps --help fast
-    from results.show import print_tables, write_tables  # noqa: PLC0415
+    from cluster.storage import Folder
+    from results.show import print_tables, write_tables
 
     def work() -> list[str]:
         print_tables(study)
@@ -37,8 +37,8 @@ def table(study: Study, out: Out = None) -> None:
 @app.command()
 def figures(study: Study, out: Out = None) -> None:
     """Write validation curves and pictures of masks as PNG (needs the extra `figures`)."""
-    from cluster.storage import Folder  # noqa: PLC0415 - keeps --help fast
-    from results.figures import write_figures  # noqa: PLC0415
+    from cluster.storage import Folder
+    from results.figures import write_figures
 
     _say_written(lambda: write_figures(study, Folder(out or study)))
 
@@ -46,8 +46,8 @@ def figures(study: Study, out: Out = None) -> None:
 @app.command()
 def report(study: Study, out: Out = None) -> None:
     """Write one self-contained HTML page about the study."""
-    from cluster.storage import Folder  # noqa: PLC0415 - keeps --help fast
-    from results.report import write_report  # noqa: PLC0415
+    from cluster.storage import Folder
+    from results.report import write_report
 
     _say_written(lambda: write_report(study, Folder(out or study)))
 
