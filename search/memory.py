@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import TrialConfig
 from trainables.models import build_model, meta_model, parameter_count
+from trainables.optimisers import FUSED
 
 AMP_DTYPE = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 PROBE_BATCHES = (2, 4)
@@ -105,7 +106,7 @@ def predict_memory(config: TrialConfig, *, image_size_px: int, workers: int = 1,
         gradients=trainable + buckets,
         optimiser=_running_averages(config) * trainable,
         step=int(np.max(lines[:, 0] + lines[:, 1] * batch)) + buckets,
-        update=trainable,
+        update=0 if config.optimiser in FUSED else trainable,
     )
 
 
@@ -158,25 +159,24 @@ def _memory_lines(architecture: Architecture, precision: str, accumulates: bool)
 def _trace(architecture: Architecture, precision: str, accumulates: bool, batch: int) -> list[int]:
     """Live bytes beyond the weights after each operation of a step; with accumulation, of the second part."""
     amp = AMP_DTYPE[precision]
+    size_px = architecture.image_size_px
     if amp is None:
-        model, device = architecture.build(), torch.device("meta")
-        return _trace_model(model, _blank(batch, architecture.image_size_px, device), accumulates, None)
+        with torch.device("meta"):
+            model = architecture.build(build_model)
+        return _trace_model(model, _blank(batch, size_px, torch.device("meta")), accumulates, None)
     # Autocast knows no meta device; fake tensors say they are on the CPU, where the same operations are narrowed.
     with FakeTensorMode():
         model = architecture.build(build_model)
-        image_BCHW = _blank(batch, architecture.image_size_px, torch.device("cpu"))
-        return _trace_model(model, image_BCHW, accumulates, amp)
+        return _trace_model(model, _blank(batch, size_px, torch.device("cpu")), accumulates, amp)
 
 
 def _trace_model(model: nn.Module, image_BCHW: Tensor, accumulates: bool, amp: torch.dtype | None) -> list[int]:
     counter = _LiveBytes(known=[*model.parameters(), *model.buffers()])
-    gradients: list[Tensor | None] = []
-    trainable = [p for p in model.parameters() if p.requires_grad]
     for _ in range(2 if accumulates else 1):
         with counter, torch.autocast("cpu", dtype=amp or torch.bfloat16, enabled=amp is not None):
             loss = _loss(model(image_BCHW), image_BCHW)
         with counter:
-            gradients = list(torch.autograd.grad(loss, trainable, allow_unused=True)) or gradients
+            loss.backward()
         del loss
     return counter.trace
 
