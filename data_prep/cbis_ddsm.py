@@ -30,6 +30,7 @@ from cluster.storage import Folder
 from data_prep.cbis_cases import IMAGE_NAME, PATHOLOGIES, read_case_csvs, read_cases
 from data_prep.dicom import read_image
 from data_prep.file_index import FileRecord, MapBatches, build_index, compare_sizes, is_image_candidate, list_files
+from data_prep.kaggle import cases_of_names, is_preprocessed, name_records
 from data_prep.schema import BuildSettings, Found, Lesion, ReadError, Rejected, Repaired, Sample
 
 __all__ = ["find_samples", "read_case_csvs"]
@@ -55,8 +56,10 @@ def find_samples(
     if not root.exists():
         raise ValueError(f"root: {root} does not exist; give the folder of the CBIS-DDSM download")
     files, links = list_files(root)
+    images = [f for f in files if is_image_candidate(f)]
     cases, rejected, repaired = _read_cases(settings, root, files)
-    records = build_index([f for f in files if is_image_candidate(f)], cache=index_cache, map_batches=map_batches)
+    records = build_index(images, cache=index_cache, map_batches=map_batches)
+    records, cases = name_records(root, _csvs(files), records, cases)
     join = _Join(cases=cases, rejected=[*links, *rejected], repaired=repaired)
     join.sort_in(records)
     wanted = cases[cases["kind"].isin(settings.kinds)]
@@ -69,11 +72,18 @@ def _read_cases(
     settings: BuildSettings, root: Folder, files: list[FileRecord]
 ) -> tuple[pd.DataFrame, list[Rejected], list[Repaired]]:
     if settings.index_csv is not None:
-        root = Folder(settings.index_csv)
-        paths = [path for path, _ in root.walk()]
-    else:
-        paths = [f.relative for f in files]
-    return read_cases(root, [path for path in paths if path.lower().endswith(".csv")])
+        folder = Folder(settings.index_csv)
+        return read_cases(folder, [path for path, _ in folder.walk() if path.lower().endswith(".csv")])
+    try:
+        return read_cases(root, _csvs(files))
+    except ValueError:
+        if not is_preprocessed(files):
+            raise
+        return cases_of_names(files), [], []
+
+
+def _csvs(files: list[FileRecord]) -> list[str]:
+    return [f.relative for f in files if f.relative.lower().endswith(".csv")]
 
 
 @dataclass(kw_only=True)

@@ -12,29 +12,23 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
-from pyarrow import fs
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from data_prep.codestream import decode_rle, frame_shape
-from data_prep.images import MAX_PIXELS, check_size, decode_image, image_shape
+from data_prep.files import open_file, read_all, read_at
+from data_prep.images import check_size, decode_image, image_shape
 from data_prep.schema import ReadError
 
 FIRST_HEADER_BYTES = 16 * 1024
+FIRST_IMAGE_BYTES = 64 * 1024
 MAX_HEADER_BYTES = 8 * 1024 * 1024
-MAX_FILE_BYTES = 2 * MAX_PIXELS + MAX_HEADER_BYTES
-"""A file larger than the largest image at 16 bits is not read."""
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
@@ -101,7 +95,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         ReadError: `empty_file`, `not_dicom`, `unreadable`, `absurd_size` (more bytes than any mammogram).
         HeaderError: a readable header of an unusable file: `absurd_size`, `wrong_depth`, `truncated`.
     """
-    with _open(path) as (file, size):
+    with open_file(path) as (file, size):
         return _parse(file, size)[1]
 
 
@@ -115,7 +109,7 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         ReadError: as `read_header`, and `unreadable` for pixel data that cannot be decoded.
     """
-    with _open(path) as (file, size):
+    with open_file(path) as (file, size):
         dataset, header = _parse(file, size)
         try:
             stored_HW = _decode(file, size, header) if header.compressed else _read_native(file, header)
@@ -134,14 +128,15 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """
     if is_dicom(path):
         return read_pixels(path)
-    return decode_image(_read_all(path))
+    return decode_image(read_all(path))
 
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """Read a mask of any format that `read_image` reads: uint8 of shape (H, W), 1 inside the lesion.
 
-    A mask of two values (0 and 255, 0 and 1) marks the upper one; a grey mask (resized, JPEG) is cut at half of its
-    type's range: above 127 of 8 bits, above 32767 of 16.
+    A mask of two values (0 and 255, 0 and 1) marks the upper one. A grey mask (resized, JPEG) is cut at half of its
+    range: above 127, or above 32767 where 16 bits are used, that is where the brightest pixel is above a sum of seven
+    8-bit masks.
 
     Raises:
         ReadError: as `read_image`; `mask_black` if no pixel is marked.
@@ -149,7 +144,7 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     image_HW = read_image(path)
     top = int(image_HW.max())
     two_valued = bool(((image_HW == top) | (image_HW == image_HW.min())).all())
-    cut = top // 2 if two_valued else np.iinfo(image_HW.dtype).max // 2
+    cut = top // 2 if two_valued else 127 if top <= 7 * 255 else 32767
     mask_HW = (image_HW > cut).view(np.uint8)
     if not mask_HW.any():
         raise ReadError("mask_black", f"no pixel above {cut}, the brightest is {top}")
@@ -161,72 +156,26 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, int]:
     if is_dicom(path):
         header = read_header(path)
         return header.rows, header.columns
-    return image_shape(_read_all(path))
-
-
-@contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[tuple[Any, int]]:
-    """An open binary file and its size. Raises ReadError for what is no file, is empty, or too large."""
-    text = os.fspath(path)
-    try:
-        if "://" in text:
-            filesystem, inside = _remote(text)
-            file = filesystem.open_input_file(inside)
-            size = file.size()
-        else:
-            status = Path(text).stat()
-            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-                raise ReadError("unreadable", "not a regular file")
-            file = Path(text).open("rb", buffering=0)  # noqa: SIM115 - closed below
-            size = status.st_size
-    except OSError as error:
-        raise ReadError("unreadable", f"cannot be opened: {error}") from error
-    with file:
-        if size == 0:
-            raise ReadError("empty_file", "the file has no bytes")
-        if size > MAX_FILE_BYTES:
-            raise ReadError("absurd_size", f"the file has {size} bytes; at most {MAX_FILE_BYTES} are read")
-        yield file, size
-
-
-def _remote(uri: str) -> tuple[fs.FileSystem, str]:
-    scheme, _, rest = uri.partition("://")
-    bucket, _, inside = rest.partition("/")
-    filesystem, base = _bucket(f"{scheme}://{bucket}")
-    return filesystem, f"{base}/{inside}" if base else f"/{inside}"
-
-
-@lru_cache(maxsize=16)
-def _bucket(uri: str) -> tuple[fs.FileSystem, str]:
-    """A client per bucket, not per file: making one asks the store for its region."""
-    filesystem, base = fs.FileSystem.from_uri(uri if not uri.startswith("file://") else "file:///")
-    return filesystem, base.strip("/")
-
-
-def _read_at(file: Any, start: int, count: int) -> bytes:
-    file.seek(start)
-    parts = []
-    while count > 0 and (part := file.read(count)):  # an unbuffered read may return less
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
-
-
-def _read_all(path: str | os.PathLike[str]) -> bytes:
-    with _open(path) as (file, size):
-        return _read_at(file, 0, size)
+    with open_file(path) as (file, size):
+        head = read_at(file, 0, min(FIRST_IMAGE_BYTES, size))
+        try:
+            return image_shape(head)
+        except ReadError as error:
+            if error.code == "absurd_size" or size == len(head):
+                raise
+        return image_shape(read_at(file, 0, size))  # TIFF may keep its directory at the end
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Whether the file has DICOM's prefix (DICOM PS3.10, 7.1). Raises ReadError if it is empty or cannot be opened."""
-    with _open(path) as (file, _):
-        return _read_at(file, 0, 132)[128:] == b"DICM"
+    with open_file(path) as (file, _):
+        return read_at(file, 0, 132)[128:] == b"DICM"
 
 
 def _parse(file: Any, size: int) -> tuple[pydicom.Dataset, Header]:
     """The tags before Pixel Data, and the header made of them, checked."""
     for limit in (FIRST_HEADER_BYTES, MAX_HEADER_BYTES):
-        head = _read_at(file, 0, min(limit, size))
+        head = read_at(file, 0, min(limit, size))
         dataset, at = _parse_head(head)
         if head[at : at + 4] in (_PIXEL_DATA, _PIXEL_DATA[1::-1] + _PIXEL_DATA[3:1:-1]):
             break
@@ -342,7 +291,7 @@ def _read_native(file: Any, header: Header) -> np.ndarray:
 def _decode(file: Any, size: int, header: Header) -> np.ndarray:
     """Stored values of compressed pixel data, of one frame of the size that the header states."""
     syntax = UID(header.transfer_syntax)
-    dataset = pydicom.dcmread(io.BytesIO(_read_at(file, 0, size)))
+    dataset = pydicom.dcmread(io.BytesIO(read_at(file, 0, size)))
     frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == RLELossless:
         return decode_rle(frame, header.rows, header.columns, header.bits_allocated // 8)
@@ -394,7 +343,7 @@ def _apply_tables(stored_HW: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray
 
 
 def _undecodable(file: Any, size: int, header: Header, error: Exception) -> ReadError:
-    tail = _read_at(file, max(0, size - 64), 64)
+    tail = read_at(file, max(0, size - 64), 64)
     if header.compressed and _SEQUENCE_END not in tail:
         return ReadError("truncated", "the compressed pixel data have no end")
     return ReadError("unreadable", f"pixel data: {type(error).__name__}: {error}")

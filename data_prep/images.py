@@ -53,11 +53,13 @@ def decode_image(content: bytes) -> np.ndarray:
 
     Raises:
         ReadError: as `image_shape`, and `wrong_depth` for floating-point or 32-bit images, `truncated` for a JPEG
-            without an end, `unreadable` for what OpenCV cannot decode.
+            or PNG without an end, `unreadable` for what OpenCV cannot decode.
     """
     image_shape(content)
     if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-4096:]:
         raise ReadError("truncated", "the JPEG has no end marker")
+    if content[:4] == b"\x89PNG" and b"IEND" not in content[-4096:]:
+        raise ReadError("truncated", "the PNG has no end chunk")
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
