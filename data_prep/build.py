@@ -30,7 +30,7 @@ from data_prep.plan import PLACES, plan, shaping_settings, source_sha256
 from data_prep.schema import SPLITS, BuildSettings, DatasetCard, Found
 from data_prep.shards import CARD, cache_root, read_card
 from data_prep.split import assign_splits
-from data_prep.write import BUILDING, REPORT, TASK, ShardReport, ShardTask, finished, write_row, write_shard
+from data_prep.write import BUILDING, REPORT, TASK, ShardReport, ShardTask, finished, import_row, write_row, write_shard
 
 SOURCES: dict[str, Callable[..., Found]] = {
     "cbis_ddsm": cbis_ddsm.find_samples,
@@ -109,6 +109,11 @@ def build(
     reports = _write_shards(tasks, out, workers=workers, rejected=len(rejected), tell=tell)
     tell(BuildProgress(stage="finish"))
     return finish(out, settings, source, reports)
+
+
+def warm_up(workers: int) -> None:
+    """Start the worker processes of a connected Ray and let them import, so that a measurement leaves that out."""
+    list(_map_rows([{"wait_s": 1.0}] * workers, import_row, workers=workers))
 
 
 def remove_shards(out: Folder) -> None:
@@ -213,12 +218,16 @@ def _write_shards(
 
 def _on_ray(tasks: Sequence[ShardTask], out: Folder, workers: int | None) -> Iterator[ShardReport]:
     """Write shards on all workers; their reports as they come."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
     rows = [{"task": TASK.dump_json(task).decode()} for task in tasks]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        write_row, fn_kwargs={"out": out.uri}, num_cpus=1, concurrency=workers
-    )
-    for row in dataset.iter_rows():
+    for row in _map_rows(rows, write_row, workers=workers, out=out.uri):
         yield REPORT.validate_json(row["report"])
+
+
+def _map_rows(
+    rows: list[dict[str, Any]], function: Callable[..., dict[str, Any]], *, workers: int | None, **kwargs: Any
+) -> Iterator[dict[str, Any]]:
+    """One Ray Data task a row, on one CPU; the results as they come."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    yield from dataset.map(function, fn_kwargs=kwargs, num_cpus=1, concurrency=workers).iter_rows()

@@ -72,7 +72,7 @@ def prepare_sample(sample: Sample, settings: BuildSettings) -> Prepared:
     Returns:
         The rows, and what was left out or put right.
     """
-    repaired = [Repaired(path=sample.image, sample_id=sample.sample_id, repair=text) for text in sample.repairs]
+    repaired: list[Repaired] = []  # without those of the source, which has reported them itself
     try:
         image_HW = read_image(sample.image)
         whole = _whole_geometry(image_HW, settings)
@@ -87,7 +87,7 @@ def prepare_sample(sample: Sample, settings: BuildSettings) -> Prepared:
     else:
         views = [(_lesion_sample(sample, mark.lesion), _lesion_geometry(whole, mark, settings)) for mark in marks]
     digest = hashlib.sha256(np.ascontiguousarray(image_HW).data).hexdigest()
-    text = "; ".join(item.repair for item in repaired)
+    text = "; ".join([*sample.repairs, *(item.repair for item in repaired)])
     rows = []
     for view, geometry in views:
         row = _row(view, image_HW, geometry, marks, settings)
@@ -111,9 +111,10 @@ def _read_marks(sample: Sample, shape: tuple[int, ...], repaired: list[Repaired]
         try:
             mask_HW = read_mask(lesion.mask)
             if mask_HW.shape != shape:
-                repair = f"mask_rescaled: {_size(mask_HW.shape)} to the film's {_size(shape)}"
+                repair = f"mask_rescaled: mask {_size(mask_HW.shape)}, image {_size(shape)}"
                 mask_HW = _fitted(mask_HW, shape)
-                repaired.append(Repaired(path=lesion.mask, sample_id=sample.sample_id, repair=repair))
+                if not any(text.startswith(repair) for text in sample.repairs):  # the header had the wrong size
+                    repaired.append(Repaired(path=lesion.mask, sample_id=sample.sample_id, repair=repair))
             marks.append(_mark(lesion, mask_HW))
         except ReadError as error:
             rejected.append(Rejected(path=lesion.mask, sample_id=sample.sample_id, reason=str(error)))

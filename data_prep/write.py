@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,12 @@ def write_row(row: dict[str, str], out: str) -> dict[str, str]:
     """`write_shard` for a row of a Ray Data set: the task as JSON in, the report as JSON out."""
     report = write_shard(TASK.validate_json(row["task"]), Folder(out))
     return {"report": REPORT.dump_json(report).decode()}
+
+
+def import_row(row: dict[str, float]) -> dict[str, float]:
+    """Do nothing but keep the worker, which has imported this module, for `wait_s` seconds."""
+    time.sleep(row["wait_s"])
+    return row
 
 
 def finished(task: ShardTask, out: Folder) -> ShardReport | None:
