@@ -10,6 +10,7 @@ that is decided is written down before it is acted on, so an engine made anew wi
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from cluster.pools import Pool
@@ -25,10 +27,13 @@ from search.config import StudyConfig
 from search.ledger import JOURNAL, Ledger, load_ended_trials
 from search.pruner import Direction, Rungs
 from search.sampling import Sampling
+from search.sections import Objective
 from trainables.config import TrialConfig
 from trainables.order import TrialOrder
 from trainables.record import Role, Status, TrialInfo, TrialRecord, TrialStatus, now
 
+LOG = logging.getLogger("mammosearch")
+NOT_FINITE = "an objective is not finite"
 ATTEMPTS = 32
 """How often a suggestion that was made before is replaced by another before it counts as a repeat."""
 
@@ -55,6 +60,38 @@ class Ending:
     parameters: int | None = None
     infeasible: bool = False
     """Whether it failed because no slot of its pool has the memory: the sampler is told to stay away."""
+
+
+class StudyFailedError(RuntimeError):
+    """So many trials failed in a row that the study was ended; the message says why."""
+
+
+@dataclass(kw_only=True)
+class Seen:
+    """What is known of a trial at this moment, for the console."""
+
+    role: Role
+    encoder: str
+    pool: str
+    epochs: int
+    epoch: int = 0
+    rung: int = 0
+    """The highest rung it has reached, in epochs."""
+    value: float | None = None
+    """Its first objective so far."""
+    slot_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the study stands, for the console."""
+
+    entered: int
+    trials: int
+    counts: dict[str, int]
+    best: float | None
+    best_trial: str
+    left_s: float | None
 
 
 class Engine:
@@ -94,6 +131,10 @@ class Engine:
         self._place = place
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._usd: dict[str, float] = {}
+        self.seen: dict[str, Seen] = {}
+        """Trials that ran in this session, by name."""
+        self.ended: list[tuple[str, Status]] = []
+        """Those of them that ended, in order."""
         self._began = time.monotonic() - elapsed_s
         self._queue: list[TrialOrder] = []
         self._finals: list[TrialOrder] | None = None
@@ -125,7 +166,13 @@ class Engine:
         """The next trial to run; it counts as running from now on."""
         order = self._next()
         if isinstance(order, TrialOrder):
-            self.running[order.info.trial_id] = order
+            info = order.info
+            self.running[info.trial_id] = order
+            config = info.config
+            self.seen[info.trial_id] = Seen(
+                role=info.role, encoder=config["encoder"], pool=info.pool, epochs=config["epochs"]
+            )
+            LOG.info("%s  %s of %s on %s, %d epochs", *_words(info), info.pool, config["epochs"])
         return order
 
     @property
@@ -147,9 +194,9 @@ class Engine:
             return self._next_of_search()
         if any(order.info.role != "final" for order in self.running.values()):
             return WAIT
-        if self.failed is None and self._finals is None:
-            self._finals = self._plan_finals()
-        if self._finals:
+        if self._finals is None:
+            self._finals = self._plan_finals() if self.failed is None else []
+        if self._finals and self._money_spent() is None:
             return self._finals.pop(0)
         return WAIT if self.running else FINISHED
 
@@ -178,8 +225,11 @@ class Engine:
                 return self._enter(number, params, role="search", system_attrs=suggestion.system_attrs)
         if self.config.study.repeats == "new_seed":
             return self._enter(number, params, role="search", seed=self.config.study.seed + number)
-        size = self.space.size()
-        if size is not None and len(known) >= size:
+        if (size := self.space.size()) is not None:
+            left = [cell for cell in self.space.cells() if self.space.key(cell) not in known]
+            if left:
+                drawn = np.random.default_rng([self.config.sampler_seed, number]).integers(len(left))
+                return self._enter(number, left[int(drawn)], role="search")
             self.stop_reason = f"all {size} configurations of the space are trained"
             return self._next()
         first = trials[known[self.space.key(params)]]
@@ -220,12 +270,17 @@ class Engine:
     def _repeat(self, number: int, first: FrozenTrial) -> None:
         """Enter a repeat with the result that its configuration has: nothing is trained."""
         source = trial_id(first.number)
-        self.ledger.add_ended(first, {**first.user_attrs, "repeat_of": source, "role": "search"})
+        attrs = {key: value for key, value in first.user_attrs.items() if key not in ("baseline", "warm_start")}
+        self.ledger.add_ended(first, {**attrs, "repeat_of": source, "role": "search"})
+        config = TrialConfig.model_validate(first.user_attrs["config"])
         record, repeated = self.record(trial_id(number)), self.record(source)
-        record.write_info(repeated.info().model_copy(update={"trial_id": trial_id(number), "role": "search"}))
-        record.write_metrics(repeated.metrics())
-        ended = {"slot_s": 0.0, "usd": 0.0, "reason": f"repeat of {source}", "started_at": now(), "ended_at": now()}
-        record.write_status(repeated.status().model_copy(update=ended))
+        record.write_info(self._info(trial_id(number), "search", config, dict(first.params)))
+        metric = self.config.objective[0].metric
+        told = [{"epoch": epoch, metric: value} for epoch, value in sorted(first.intermediate_values.items())]
+        record.write_metrics(repeated.metrics() or told)
+        status: Status = "complete" if first.state == TrialState.COMPLETE else "pruned"
+        known = {"status": status, "reason": f"repeat of {source}", "slot_s": 0.0, "usd": 0.0, "ended_at": now()}
+        record.write_status(repeated.status().model_copy(update={**known, "epochs": len(told)}))
 
     def _order(self, info: TrialInfo) -> TrialOrder:
         record = self.record(info.trial_id, final=info.role == "final")
@@ -252,7 +307,7 @@ class Engine:
             params=params,
             pool=chosen.name,
             workers=chosen.workers,
-            usd_per_hour=chosen.usd_per_hour,
+            usd_per_hour=chosen.price,
         )
 
     # -- what comes back ---------------------------------------------------------------------------------------------
@@ -263,14 +318,15 @@ class Engine:
         rows = [r for r in self._rows.get(name, []) if r["epoch"] < row["epoch"]]
         self._rows[name] = [*rows, dict(row)]
         self._usd[order.folder] = _usd(order, float(row.get("slot_s", 0.0)))
+        self._see(name, row)
         if self.failed is not None:
             return self.failed
         if order.info.role == "final":
             return self._money_spent()
         number, epoch = int(name), int(row["epoch"])
-        values = self._values(name)
+        values = self._values(name, order.info)
         if not all(math.isfinite(v) for v in values):
-            return None  # `on_end` makes it a failure
+            return NOT_FINITE  # `on_end` makes it a failure
         self.ledger.report(number, epoch, values[0])
         self.rungs.record(number, epoch, values)
         known_below = max(0, number - self.lag + 1)
@@ -283,9 +339,9 @@ class Engine:
         order = self.running.pop(name)
         final = order.info.role == "final"
         rows = self._rows.pop(name, None) or self.record(name, final=final).metrics()
-        ending = _truthful(ending, rows)
         self._rows[name] = rows
-        values = self._values(name, ending) if rows else None
+        values = self._values(name, order.info) if rows else None
+        ending = _truthful(ending, values)
         if not final:
             if ending.infeasible:
                 self.ledger.set_attr(int(name), "infeasible", ending.reason)
@@ -294,7 +350,23 @@ class Engine:
         if not final:
             self._tidy(name, ending.status)
         self._rows.pop(name)
-        self._count_failures(ending)
+        self.ended.append((name, ending.status))
+        told = f": {ending.reason}" if ending.reason else ""
+        LOG.info("%s  %s after %d epochs, %.0f s%s", name, ending.status, len(rows), ending.slot_s, told)
+        if not final:
+            self._count_failures(ending)
+
+    def _see(self, name: str, row: Mapping[str, Any]) -> None:
+        """Note an epoch for the console and the log."""
+        seen, objective = self.seen[name], self.config.objective[0].metric
+        epoch = int(row["epoch"])
+        seen.epoch, seen.slot_s, seen.value = (
+            epoch,
+            float(row.get("slot_s", 0.0)),
+            self._values(name, self.running[name].info)[0],
+        )
+        seen.rung = max((rung for rung in self.rungs.epochs if rung <= epoch), default=0)
+        LOG.info("%s  epoch %d/%d  %s %.4f  (%.1f s)", name, epoch, seen.epochs, objective, seen.value, seen.slot_s)
 
     def _write_status(self, order: TrialOrder, ending: Ending, *, epochs: int) -> None:
         record = TrialRecord(Folder(order.folder))
@@ -337,22 +409,46 @@ class Engine:
             return
         self.record(name).folder.remove("checkpoint")
 
-    def _values(self, name: str, ending: Ending | None = None) -> list[float]:
-        """The objectives of a trial so far: of a measure the best epoch's, for that is the model one would keep."""
+    def _values(self, name: str, info: TrialInfo) -> list[float]:
+        """The objectives of a trial so far, made of its rows alone, so that a resumed study finds the same.
+
+        Of a measure it is the best epoch's, for that is the model one would keep; NaN, if any epoch's is.
+        """
         rows = self._rows[name]
-        values = []
-        for objective in self.config.objective:
-            if objective.metric == "usd":
-                rate = self.running[name].pool.usd_per_hour if name in self.running else 0.0
-                values.append((ending.slot_s if ending else rows[-1].get("slot_s", 0.0)) / 3600 * rate)
-            elif objective.metric == "parameters":
-                values.append(float(rows[-1]["parameters"]))
-            elif objective.metric == "epoch_s":
-                values.append(sum(r["train_s"] for r in rows) / len(rows))
-            else:
-                pick = max if objective.maximise else min
-                values.append(float(pick(float(r[objective.metric]) for r in rows)))
-        return values
+        return [self._value(name, info, rows, objective) for objective in self.config.objective]
+
+    def _value(self, name: str, info: TrialInfo, rows: list[dict[str, Any]], objective: Objective) -> float:
+        seconds = [r["train_s"] for r in rows]
+        match objective.metric:
+            case "usd":
+                return sum(seconds) / 3600 * info.usd_per_hour
+            case "epoch_s":
+                return sum(seconds) / len(seconds)
+            case "parameters":
+                known = rows[-1].get("parameters") or self.record(name, final=info.role == "final").status().parameters
+                return float(known or math.nan)
+        seen = [float(r[objective.metric]) for r in rows]
+        best = max(seen) if objective.maximise else min(seen)
+        return best if all(map(math.isfinite, seen)) else math.nan
+
+    def progress(self) -> Progress:
+        """Where the study stands."""
+        trials = [t for t in self.ledger.trials() if "warm_start" not in t.user_attrs]
+        states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+        counts = {"running": len(self.running)} | {
+            status: sum(t.state == state for t in trials) for status, state in states.items()
+        }
+        best = self.best_trial()
+        ended = sum(t.state.is_finished() for t in trials)
+        share = ended / self.config.budget.trials
+        return Progress(
+            entered=len(trials),
+            trials=self.config.budget.trials,
+            counts=counts,
+            best=best.values[0] if best else None,
+            best_trial=trial_id(best.number) if best else "",
+            left_s=self.elapsed_s * (1 / share - 1) if ended and self.stop_reason is None else None,
+        )
 
     # -- budgets -----------------------------------------------------------------------------------------------------
 
@@ -434,20 +530,27 @@ class Engine:
                 continue
             name = trial_id(trial.number)
             self._usd[self.record(name).folder.uri] = self.record(name).status().usd
+            rows = self._record_rungs(trial)
             if trial.state == TrialState.RUNNING:
                 self._queue.append(self._order_again(trial))
-                continue
-            rows = self.record(name).metrics()
-            for end in range(1, len(rows) + 1):
-                self._rows[name] = rows[:end]
-                self.rungs.record(trial.number, int(rows[end - 1]["epoch"]), self._values(name))
-            self._rows.pop(name, None)
-            self._end_again(trial, len(rows))
+            else:
+                self._end_again(trial, len(rows))
         best = self.best_trial()
         self._best = trial_id(best.number) if best is not None else None
         for name in (self.folder / "final").names():
             record = self.record(name, final=True)
             self._usd[record.folder.uri] = record.status().usd
+
+    def _record_rungs(self, trial: FrozenTrial) -> list[dict[str, Any]]:
+        """Enter the rungs that a trial reached, from its own rows; returns these."""
+        name = trial_id(trial.number)
+        rows = self.record(name).metrics()
+        for end in range(1, len(rows) + 1):
+            self._rows[name] = rows[:end]
+            values = self._values(name, self.record(name).info())
+            self.rungs.record(trial.number, int(rows[end - 1]["epoch"]), values)
+        self._rows.pop(name, None)
+        return rows
 
     def _order_again(self, trial: FrozenTrial) -> TrialOrder:
         record = self.record(trial_id(trial.number))
@@ -489,14 +592,20 @@ def trial_id(number: int) -> str:
     return f"{number:04d}"
 
 
-def _truthful(ending: Ending, rows: list[dict[str, Any]]) -> Ending:
-    """A trial without a single finite epoch did not complete, whatever was said."""
+def _truthful(ending: Ending, values: list[float] | None) -> Ending:
+    """A trial without a finite objective did not complete, whatever was said."""
     if ending.status == "failed":
         return ending
-    if not rows:
+    if values is None:
         return Ending(status="failed", reason="ended without a finished epoch", slot_s=ending.slot_s)
+    if not all(map(math.isfinite, values)):
+        return Ending(status="failed", reason=NOT_FINITE, slot_s=ending.slot_s, retries=ending.retries)
     return ending
 
 
+def _words(info: TrialInfo) -> tuple[str, str, str]:
+    return info.trial_id, info.role, info.config["encoder"]
+
+
 def _usd(order: TrialOrder, slot_s: float) -> float:
-    return slot_s / 3600 * order.pool.usd_per_hour
+    return slot_s / 3600 * order.pool.price

@@ -15,6 +15,7 @@ import torch
 
 from cluster.pools import Pool
 from cluster.storage import Folder
+from data_prep.schema import Normalisation
 from trainables.config import TrialConfig
 from trainables.order import ErrorKind, TrialError, TrialOrder, short_reason
 from trainables.record import TrialRecord
@@ -53,7 +54,7 @@ class _Worker:
             device=ray.train.torch.get_device(),
             threads=None if pool.gpus_per_worker else pool.cpus_per_worker,
         )
-        self._samples: dict[tuple[str, str], Any] = {}
+        self._samples: dict[tuple[str, str], TrialData] = {}
         self._session: TrialSession | None = None
         self._order: TrialOrder | None = None
 
@@ -67,28 +68,28 @@ class _Worker:
         config = TrialConfig.model_validate(order.info.config)
         self._order = order
         self._session = TrialSession(config, self._data(order.shards, config.normalisation), place=self._place)
-        self._session.restore(self._checkpoints)
+        self._live.restore(self._checkpoints)
         self._write_metrics()
-        return {"epoch": self._session.epoch, "history": self._session.history, "parameters": self._session.parameters}
+        return {"epoch": self._live.epoch, "history": self._live.history, "parameters": self._live.parameters}
 
     def epoch(self, _: None) -> dict[str, Any]:
         """Train one epoch, and write its checkpoint before its row: a row that is read can be resumed from."""
-        row = self._session.train_epoch()
-        self._session.save(self._checkpoints)
+        row = self._live.train_epoch()
+        self._live.save(self._checkpoints)
         self._write_metrics()
         return row
 
     def test(self, _: None) -> dict[str, Any]:
         """Measure the best weights on the test split."""
-        self._session.restore_best()
-        measures = self._session.evaluate("test")
+        self._live.restore_best()
+        measures = self._live.evaluate("test")
         if self._place.rank == 0:
             self._record.write_test(measures)
         return measures
 
     def keep(self, _: None) -> None:
         """Write the best weights into the trial folder."""
-        self._session.save_weights(Folder(self._order.folder) if self._order else None)
+        self._live.save_weights(self._record.folder)
 
     def end(self, _: None) -> dict[str, Any]:
         """Free what the trial held; answers how much memory of the GPU stays allocated, in GB (1e9 bytes)."""
@@ -97,6 +98,11 @@ class _Worker:
         self._session = None
         gc.collect()
         return {"allocated_gb": _allocated_gb()}
+
+    @property
+    def _live(self) -> TrialSession:
+        assert self._session is not None, "no trial was begun"
+        return self._session
 
     @property
     def _record(self) -> TrialRecord:
@@ -109,10 +115,10 @@ class _Worker:
         return Folder(self._order.folder) / "checkpoint"
 
     def _write_metrics(self) -> None:
-        if self._place.rank == 0 and self._session.history:
-            self._record.write_metrics(self._session.history)
+        if self._place.rank == 0 and self._live.history:
+            self._record.write_metrics(self._live.history)
 
-    def _data(self, shards: str, normalisation: str) -> Any:
+    def _data(self, shards: str, normalisation: Normalisation) -> TrialData:
         key = (shards, normalisation)
         if key not in self._samples:
             self._samples = {key: TrialData.open(shards, normalisation)}

@@ -1,0 +1,57 @@
+"""The main job: search, then train the winners in full.
+
+    python -m search.run --space nas.yaml                 begin a study; it prepares its own data where there is none
+    python -m search.run --space nas.yaml --resume        go on after a crash, a kill or Ctrl-C
+    python -m search.run --space nas.yaml --dry-run       check everything and say what it would cost, without training
+
+Exit status: 0 the study is done, 1 it failed, 2 a mistake in what was asked for, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n\n")[0])
+
+
+@app.command()
+def main(
+    space: Annotated[Path, typer.Option(help="The study's settings (docs/nas_yaml.md).")] = Path("nas.yaml"),
+    out: Annotated[str | None, typer.Option(help="The study's folder; default: what the settings say.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in its folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
+    reproduce: Annotated[str | None, typer.Option(help="Train this trial again and compare.", metavar="TRIAL")] = None,
+    verify_resume: Annotated[
+        int | None, typer.Option(help="Kill the study N times at random and compare with an undisturbed one.", min=1)
+    ] = None,
+) -> None:
+    """Search a space of trials, then train the winners in full."""
+    from search import job  # torch, Ray and Optuna: only once it is clear that there is something to do
+
+    try:
+        config = job.load(space, out=out)
+        if dry_run:
+            job.dry(config)
+        elif reproduce is not None:
+            raise typer.Exit(0 if job.reproduce(config, reproduce) else 1)
+        elif verify_resume is not None:
+            raise typer.Exit(0 if job.verify(space, kills=verify_resume) else 1)
+        else:
+            job.run(config, resume=resume)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(2) from error
+    except (RuntimeError, OSError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        print(f"interrupted; go on with: {job.resume_command(space, out)}", file=sys.stderr)
+        raise typer.Exit(130) from error
+
+
+if __name__ == "__main__":
+    app()
