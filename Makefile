@@ -9,7 +9,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test quick lint types imports check format environment clean help
+.PHONY: study test quick lint types imports check format tree environment clean help
 
 study: environment
 	$(BIN)/python -m search.run --space nas.yaml $(ARGS)
@@ -35,6 +35,10 @@ check: lint types imports test
 format: environment
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The README's file tree, from what each file says of itself.
+tree: environment
+	$(BIN)/python -m tests.readme_tree
 
 environment: $(STAMP)
 

@@ -1,0 +1,139 @@
+"""The documents say what is there: the README's tree, every command and its options, every link, every example."""
+
+import re
+import shlex
+import shutil
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tests.readme_tree import README, ROOT, in_readme, render
+from tests.results.example_study import write_study
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "benchmarks").glob("*.md")])
+SETTINGS = sorted([*ROOT.glob("*.yaml"), *(ROOT / "configs").glob("*.yaml"), *(ROOT / "cluster").glob("*.yaml")])
+COMMAND = re.compile(r"python -m ([a-z_]+\.[a-z_]+)((?:[ \t]+[^\s`#|)]+)*)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def commands_of(file: Path) -> list[tuple[str, list[str]]]:
+    """(module, words after it) of every `python -m PACKAGE.MODULE ...`; a line may go on after a backslash."""
+    text = re.sub(r"\\\n\s*", " ", file.read_text(encoding="utf-8"))
+    return [(module, shlex.split(words.rstrip(".,;:"))) for module, words in COMMAND.findall(text)]
+
+
+def subcommands(module: str) -> dict[str, Any]:
+    """The commands of a module by name; one that has none is itself, by the empty name."""
+    command = typer.main.get_command(import_module(module).app)
+    return getattr(command, "commands", {"": command})
+
+
+def named_command(module: str, words: list[str]) -> tuple[Any, list[str]]:
+    """The command that the words name, and the words after it."""
+    commands = subcommands(module)
+    if "" in commands:
+        return commands[""], words
+    assert words[0] in commands, f"{module} has no command {words[0]!r}, only {sorted(commands)}"
+    return commands[words[0]], words[1:]
+
+
+def test_the_readmes_tree_is_that_of_the_folders() -> None:
+    assert in_readme() == render(), "write it anew with `make tree`"
+
+
+@pytest.mark.parametrize("file", [*DOCUMENTS, *SETTINGS], ids=name)
+def test_every_command_in_the_documents_exists_with_its_options(file: Path) -> None:
+    for module, words in commands_of(file):
+        assert (ROOT / f"{module.replace('.', '/')}.py").exists(), f"{name(file)}: there is no module {module}"
+        if not module.endswith(".run") or not words:
+            continue
+        command, rest = named_command(module, words)
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        used = {word.split("=")[0] for word in rest if word.startswith("--")}
+        assert used <= known | {"--help"}, f"{name(file)}: {module} has no {sorted(used - known)}"
+
+
+@pytest.mark.parametrize(
+    "module", sorted({m for file in DOCUMENTS for m, _ in commands_of(file) if m.endswith(".run")})
+)
+def test_every_documented_command_has_help(module: str) -> None:
+    for words in [[], *([name] for name in subcommands(module) if name)]:
+        result = CliRunner().invoke(import_module(module).app, [*words, "--help"])
+        assert result.exit_code == 0, result.output
+        assert "Usage:" in result.output
+
+
+def test_every_make_target_in_the_documents_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for file in DOCUMENTS:
+        used = set(re.findall(r"(?:^|`)make ([a-z]+)\b", file.read_text(encoding="utf-8"), re.MULTILINE))
+        assert used <= targets, f"{name(file)}: no target {sorted(used - targets)}"
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=name)
+def test_every_relative_link_is_alive(file: Path) -> None:
+    for target in LINK.findall(file.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (file.parent / path).resolve() if path else file
+        assert linked.exists(), f"{name(file)}: {target}"
+        assert not anchor or anchor in anchors(linked), f"{name(file)}: {linked.name} has no heading #{anchor}"
+
+
+def anchors(file: Path) -> set[str]:
+    """The anchors that GitHub makes of a Markdown file's headings."""
+    headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def python_blocks(text: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `runs/nas`, as the examples expect it."""
+    folder = tmp_path_factory.mktemp("examples")
+    write_study(folder / "runs" / "nas")
+    return folder
+
+
+def run_blocks(blocks: list[str], workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "example", "exec"), {"__name__": "example"})
+
+
+def test_the_readmes_examples_run(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_blocks(python_blocks(README.read_text(encoding="utf-8")), workplace, monkeypatch)
+    printed = capsys.readouterr().out
+    assert "35052097" in printed
+    assert "-1.0" in printed
+
+
+def test_a_study_can_be_read_with_pandas_alone(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studies = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").split("\n## Studies\n")[1]
+    run_blocks(python_blocks(studies.split("\n## ")[0]), workplace, monkeypatch)
+    assert "seresnet50 2.0 0.62" in " ".join(capsys.readouterr().out.split())
+
+
+def test_formats_names_every_file_of_a_trial_folder(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "example")
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    written = {file.name for file in study.rglob("*") if file.is_file()}
+    assert {file for file in written if file not in text} == set()
+    shutil.rmtree(study)

@@ -1,0 +1,45 @@
+"""The import contracts of pyproject.toml, and what must stay light."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.readme_tree import ROOT, comment
+
+PACKAGES = ("cluster", "data_prep", "trainables", "search", "results")
+MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).glob("*.py"))
+COMMANDS = sorted(f"{package}.run" for package in PACKAGES if (ROOT / package / "run.py").exists())
+HEAVY = ("ray", "torch", "optuna", "segmentation_models_pytorch", "timm", "torchvision", "matplotlib")
+
+
+def loaded_by(statement: str) -> set[str]:
+    """The heavy packages that a fresh Python has loaded after a statement."""
+    code = f"import sys; {statement}; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_import_contracts_hold() -> None:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_importing_results_loads_neither_torch_nor_ray() -> None:
+    assert loaded_by("import results, results.show, results.report") == set()
+
+
+def test_no_command_loads_torch_or_ray_to_show_its_help() -> None:
+    assert COMMANDS
+    assert loaded_by("import " + ", ".join(COMMANDS)) == set()
+
+
+def test_a_module_that_imports_ray_is_marked() -> None:
+    imports_ray = re.compile(r"^\s*(import ray\b|from ray\b)", re.MULTILINE)
+    unmarked = [file for file in MODULES if imports_ray.search(file.read_text()) and not is_marked(file)]
+    assert unmarked == []
+
+
+def is_marked(file: Path) -> bool:
+    return comment(file).endswith("[Ray]")

@@ -1,0 +1,145 @@
+"""The project's own files: versions, dependencies, and the environment that make makes."""
+
+import os
+import re
+import subprocess
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.readme_tree import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    wanted = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
+    pinned = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in PINS}
+    for text in wanted:
+        requirement = Requirement(text)
+        assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+def test_pins_are_exact_and_name_no_place_and_no_build() -> None:
+    for line in PINS:
+        assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9.]+", line), line
+    assert len({canonicalize_name(line.split("==")[0]) for line in PINS}) == len(PINS)
+
+
+def test_the_five_packages_are_what_is_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
+    assert set(setuptools["packages"]) == packages
+
+
+def test_no_dependency_has_the_name_of_one_of_our_packages() -> None:
+    ours = {"cluster", "results", "search", "trainables", "data-prep"}
+    assert not ours & {canonicalize_name(line.split("==")[0]) for line in PINS}
+
+
+def script(file: Path, text: str) -> None:
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with what make needs, and a `bin` with the only commands it may find: no Python yet."""
+    for file in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / file).write_text((ROOT / file).read_text())
+    (tmp_path / "bin").mkdir()
+    for command in ("make", "touch", "mkdir", "cp"):
+        found = subprocess.run(["which", command], capture_output=True, text=True, check=True).stdout.strip()
+        (tmp_path / "bin" / command).symlink_to(found)
+    return tmp_path
+
+
+def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "VENV")}
+    environment["PATH"] = str(clone / "bin")
+    command = [str(clone / "bin" / "make"), *words]
+    return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+
+
+def fake_python(clone: Path, name: str) -> None:
+    """A Python that is 3.11 or 3.12: it makes environments by copying itself, and notes what it was asked."""
+    body = f'echo "{name} $*" >> {clone}/asked\nif [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi'
+    script(clone / "bin" / name, body)
+
+
+def test_a_python_that_does_not_run_or_is_another_version_is_passed_over(clone: Path) -> None:
+    script(clone / "bin" / "python3", "exit 1")
+    script(clone / "bin" / "python3.12", "exit 127")
+    fake_python(clone, "python3.11")
+    done = make(clone, "environment")
+    assert done.returncode == 0, done.stderr
+    asked = (clone / "asked").read_text()
+    assert "python3.11 -m venv .venv" in asked
+    assert "-m pip install" in asked
+    assert "-c constraints.txt -e .[dev,codecs,figures]" in asked
+
+
+def test_without_a_python_that_fits_make_says_what_to_install(clone: Path) -> None:
+    script(clone / "bin" / "python3", "exit 1")
+    done = make(clone, "environment")
+    assert done.returncode == 2
+    assert "Python 3.11 or 3.12 is needed" in done.stderr
+    assert not (clone / ".venv").exists()
+
+
+def test_the_environment_is_made_once_and_again_when_a_version_changes(clone: Path) -> None:
+    fake_python(clone, "python3")
+    assert make(clone, "environment").returncode == 0
+    first = (clone / "asked").read_text()
+    assert make(clone, "environment").returncode == 0
+    assert (clone / "asked").read_text() == first
+    stamp = (clone / ".venv" / ".installed").stat().st_mtime
+    os.utime(clone / "constraints.txt", (stamp + 5, stamp + 5))
+    assert make(clone, "environment").returncode == 0
+    assert (clone / "asked").read_text().count("pip install") == 2
+
+
+def test_an_install_that_broke_off_is_not_taken_for_an_environment(clone: Path) -> None:
+    body = 'if [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi\nif [ "$2" = pip ]; then exit 1; fi'
+    script(clone / "bin" / "python3", body)
+    assert make(clone, "environment").returncode == 2
+    assert not (clone / ".venv" / ".installed").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("study", "python -m search.run --space nas.yaml --dry-run"),
+        ("test", "python -m pytest"),
+        ("quick", 'python -m pytest -m "not ray and not slow"'),
+        ("lint", "ruff check ."),
+        ("types", "mypy"),
+        ("imports", "lint-imports"),
+    ],
+)
+def test_the_targets_run_what_the_documents_say(clone: Path, target: str, command: str) -> None:
+    (clone / ".venv").mkdir()
+    (clone / ".venv" / ".installed").touch()
+    done = make(clone, "-n", target, *(["ARGS=--dry-run"] if target == "study" else []))
+    assert f".venv/bin/{command}" in done.stdout.strip().splitlines()
+
+
+def test_make_alone_is_the_study(clone: Path) -> None:
+    assert "python -m search.run --space nas.yaml" in make(clone, "-n").stdout
+
+
+def test_ci_is_a_script_that_bash_understands_and_calls_the_same_targets() -> None:
+    subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
+    text = (ROOT / ".ci" / "run").read_text()
+    assert "set -euo pipefail" in text
+    assert re.search(r"for target in lint types imports test; do", text)
+
+
+def test_the_changelog_has_a_place_for_what_is_not_released() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert "## [Unreleased]" in text or f"## [{PROJECT['version']}]" in text
