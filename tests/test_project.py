@@ -60,7 +60,8 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKELEVEL", "VENV")}
+    ours = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "VENV", "PYTHON", "EXTRAS", "ARGS")
+    environment = {key: value for key, value in os.environ.items() if key not in ours}
     environment["PATH"] = str(clone / "bin")
     command = [str(clone / "bin" / "make"), *words]
     return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)

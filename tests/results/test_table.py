@@ -120,6 +120,10 @@ def test_a_folder_that_is_no_study_is_named(tmp_path: Path) -> None:
         results.load(str(tmp_path / "nothing-here"))
 
 
+def test_a_study_at_a_uri_is_the_same_study(study: Path) -> None:
+    pd.testing.assert_frame_equal(results.load(study.as_uri()), results.load(str(study)))
+
+
 def test_what_the_study_says_of_itself_travels_with_the_frame(study: Path) -> None:
     trials = results.load(str(study))
     assert trials.attrs["study"]["field_of_view"] == "lesion"
