@@ -123,9 +123,9 @@ def _drop_duplicates(
     """Remove rows whose film is in a split that matters more, or that are there twice with the same mask.
 
     Of one film in two splits the test split keeps it, then the validation split. In one split the same film may
-    appear with different masks (a mass and a calcification in CBIS-DDSM, the lesions of one film in the lesion view).
+    appear with different masks: a mass and a calcification in CBIS-DDSM, the lesions of one film in the lesion view.
     """
-    unwanted = _duplicates(reports)
+    unwanted = _duplicates(reports, whole=settings.field_of_view == "whole")
     if not unwanted:
         return list(reports), []
     kept: list[ShardReport] = []
@@ -136,7 +136,7 @@ def _drop_duplicates(
     return kept, rejected
 
 
-def _duplicates(reports: Sequence[ShardReport]) -> dict[str, str]:
+def _duplicates(reports: Sequence[ShardReport], *, whole: bool) -> dict[str, str]:
     """Sample id -> which sample shows the same film."""
     rank = {split: number for number, split in enumerate(reversed(SPLITS))}
     films = [(rank[report.file.split("/")[0]], film) for report in reports for film in report.films]
@@ -149,7 +149,7 @@ def _duplicates(reports: Sequence[ShardReport]) -> dict[str, str]:
         twin = masks.setdefault((film.pixel_sha256, film.mask_sha256), film)
         if first_split != split:
             unwanted[film.sample_id] = f"the same film as {first.sample_id} in {SPLITS[::-1][first_split]}"
-        elif twin is not film and twin.sample_id != film.sample_id:
+        elif whole and twin is not film:
             unwanted[film.sample_id] = f"the same film and mask as {twin.sample_id}"
     return unwanted
 
