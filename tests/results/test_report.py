@@ -26,16 +26,20 @@ class _Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_well_formed_and_needs_nothing_from_outside(study: Path) -> None:
+@pytest.fixture(scope="module")
+def page(written_study: Path) -> str:
+    return render_report(str(written_study))
+
+
+def test_the_page_is_well_formed_and_needs_nothing_from_outside(page: str) -> None:
     tags = _Tags()
-    tags.feed(render_report(str(study)))
+    tags.feed(page)
     assert tags.open == []
     assert all(address.startswith(("data:", "#")) for address in tags.fetched)
 
 
-def test_the_page_has_tables_curves_failures_trials_and_settings(study: Path) -> None:
+def test_the_page_has_tables_curves_failures_trials_and_settings(page: str) -> None:
     pytest.importorskip("matplotlib")
-    page = render_report(str(study))
     headings = re.findall("<h2>(.*?)</h2>", page)
     assert headings == [
         "Architecture search (table II)",
@@ -49,8 +53,7 @@ def test_the_page_has_tables_curves_failures_trials_and_settings(study: Path) ->
     assert "12 trials (10 complete, 1 pruned, 1 failed)" in page
 
 
-def test_text_from_the_study_cannot_become_markup(study: Path) -> None:
-    page = render_report(str(study))
+def test_text_from_the_study_cannot_become_markup(page: str) -> None:
     assert "<loss>" not in page
     assert "&lt;loss&gt; is nan" in page
 
