@@ -35,6 +35,8 @@ from data_prep.schema import BuildSettings, Found, Lesion, ReadError, Rejected, 
 
 __all__ = ["find_samples", "read_case_csvs"]
 
+Row = dict[Hashable, Any]
+"""A row of `cbis_cases.read_cases`."""
 MASK_DESCRIPTION = "roi mask"
 CROP_DESCRIPTION = "cropped"
 
@@ -62,8 +64,8 @@ def find_samples(
     records, cases = name_records(root, _csvs(files), records, cases)
     join = _Join(cases=cases, rejected=[*links, *rejected], repaired=repaired)
     join.sort_in(records)
-    wanted = cases[cases["kind"].isin(settings.kinds)]
-    samples = [sample for _, rows in wanted.groupby("image_name") if (sample := join.to_sample(rows)) is not None]
+    wanted = _by_image(cases[cases["kind"].isin(settings.kinds)])
+    samples = [sample for name in sorted(wanted) if (sample := join.to_sample(name, wanted[name])) is not None]
     join.reject_unused(settings.kinds)
     return Found(samples=samples, rejected=join.rejected, repaired=join.repaired)
 
@@ -80,6 +82,14 @@ def _read_cases(
         if not is_preprocessed(files):
             raise
         return cases_of_names(files), [], []
+
+
+def _by_image(cases: pd.DataFrame) -> dict[str, list[Row]]:
+    """Image name -> its rows, in the order of the abnormality ids."""
+    images: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(cases.to_dict("records"), key=lambda row: int(row["abnormality_id"])):
+        images[row["image_name"]].append(row)
+    return images
 
 
 def _csvs(files: list[FileRecord]) -> list[str]:
@@ -109,15 +119,14 @@ class _Join:
             else:
                 self.unnamed.append(record)
 
-    def to_sample(self, rows: pd.DataFrame) -> Sample | None:
+    def to_sample(self, name: str, rows: list[Row]) -> Sample | None:
         """One image with its usable lesions, or None if it had to be left out."""
-        name = str(rows["image_name"].iloc[0])
         image = self._pick_image(name)
         if image is None:
             return None
         repairs = self._describe(image, name, "full")
         lesions = []
-        for row in sorted(rows.to_dict("records"), key=lambda row: int(row["abnormality_id"])):
+        for row in rows:
             lesion, notes = self._to_lesion(row, image, name)
             repairs += notes
             if lesion is not None:
@@ -125,22 +134,20 @@ class _Join:
         if not lesions:
             self._reject(image.path, name, "no_lesion: none of its lesions has a usable mask")
             return None
-        return _build_sample(rows.iloc[0].to_dict(), image, lesions, repairs)
+        return _build_sample(rows[0], image, lesions, repairs)
 
     def reject_unused(self, kinds: tuple[str, ...]) -> None:
         """Give a reason for each file that no sample took and no rule has named yet."""
+        known = {*self.cases["image_name"], *self.cases["lesion_name"]}
         for name, records in self.files.items():
             for record in records:
                 if record.fault:
                     self._reject(record.path, _image_of(name), record.fault)
-                elif name.split("-")[0].lower() in kinds and not self._known(name):
+                elif name.split("-")[0].lower() in kinds and name not in known:
                     self._reject(record.path, _image_of(name), f"no_lesion: no row of the case CSVs names {name!r}")
         for record in self.unnamed:
             reason = record.fault or "bad_row: neither its PatientID nor its series is in the case CSVs"
             self._reject(record.path, "", reason)
-
-    def _known(self, name: str) -> bool:
-        return bool((self.cases["image_name"] == name).any() or (self.cases["lesion_name"] == name).any())
 
     def _pick_image(self, name: str) -> FileRecord | None:
         """The full mammogram; others of the same name are duplicates."""
@@ -160,7 +167,7 @@ class _Join:
         self.files[name] = [r for r in self.files[name] if not r.fault]
         return broken
 
-    def _to_lesion(self, row: dict[Hashable, Any], image: FileRecord, name: str) -> tuple[Lesion | None, list[str]]:
+    def _to_lesion(self, row: Row, image: FileRecord, name: str) -> tuple[Lesion | None, list[str]]:
         """The lesion of a row, and what was repaired; None if it had to be left out."""
         lesion_name, lesion_id = str(row["lesion_name"]), str(row["abnormality_id"])
         mask, crop = self._pick_mask(lesion_name, image, name)
@@ -263,7 +270,7 @@ def _is_two_valued(record: FileRecord) -> bool:
     return bool(np.mean(extreme) > 0.995)
 
 
-def _build_lesion(row: dict[Hashable, Any], mask: FileRecord, crop: FileRecord | None) -> Lesion:
+def _build_lesion(row: Row, mask: FileRecord, crop: FileRecord | None) -> Lesion:
     return Lesion(
         lesion_id=str(row["abnormality_id"]),
         mask=mask.path,
@@ -273,7 +280,7 @@ def _build_lesion(row: dict[Hashable, Any], mask: FileRecord, crop: FileRecord |
     )
 
 
-def _build_sample(row: dict[Hashable, Any], image: FileRecord, lesions: list[Lesion], repairs: list[str]) -> Sample:
+def _build_sample(row: Row, image: FileRecord, lesions: list[Lesion], repairs: list[str]) -> Sample:
     worst = max((lesion.pathology for lesion in lesions), key=_badness)
     return Sample(
         sample_id=str(row["image_name"]),

@@ -21,7 +21,7 @@ from cluster.storage import Folder
 from data_prep.cbis_cases import PATHOLOGIES
 from data_prep.file_index import FileRecord
 
-SERIES_FOLDER = re.compile(r"^\d+(\.\d+){3,}$")
+SERIES_FOLDER = re.compile(r"^\d+(\.\d+){2,}$")
 PREPROCESSED = re.compile(
     r"(?P<image>(?P<kind>Mass|Calc)-(?P<part>Training|Test)_(?P<patient>P_\d+)_(?P<side>LEFT|RIGHT)_(?P<view>CC|MLO))"
     r"_(?P<role>FULL|MASK)(?:_(?P<lesion>\d+))?___PRE\.png$"
