@@ -22,8 +22,10 @@ JOINS_CLUSTER = bool(os.environ.get("RAY_ADDRESS"))
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # says explicitly what is the default for local clusters, so that Ray does not warn
     "RAY_worker_niceness": "0",  # Ray's default of 15 starves trials on a machine that does anything else
+    "RAY_worker_maximum_startup_concurrency": "8",  # slots start side by side; with 2, two cores, a warning is printed
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output prints a box at each start, whatever the verbosity
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the behaviour to come; unset, each start prints a warning
     "RAY_TRAIN_V2_ENABLED": "1",

@@ -1,7 +1,8 @@
 """A study that is not run: every model of its space built at its real size, and the bill.
 
-    report = dry_run(load_study_config("nas.yaml"))      # raises StudyConfigError with every mistake
-    show(report, rich.console.Console())
+    print_dry_run(load_study_config("nas.yaml"), rich.console.Console())
+
+The tables come first, and then every mistake, so that a bill can be had for data that are not on this machine.
 
 Needs no GPU, no Ray and no samples: models are built on torch's meta device, memory and operations are predicted
 (`search.memory`), and where the shards are not there yet their number is estimated from what would be built.
@@ -24,6 +25,7 @@ from search.config import StudyConfig
 from search.memory import Architecture, flops_per_image, parameters
 from search.placement import Fit, PlacementError
 from search.problems import Problem
+from search.space import AXES
 from trainables.config import TrialConfig
 from trainables.models import check_model
 
@@ -92,6 +94,8 @@ class DryRun:
     rows: tuple[Row, ...]
     parts: tuple[Part, ...]
     notes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    """What would keep the study from running."""
 
     @property
     def usd(self) -> float:
@@ -99,21 +103,24 @@ class DryRun:
         return sum(part.usd or 0.0 for part in self.parts)
 
 
-def dry_run(config: StudyConfig) -> DryRun:
-    """Check everything that can be checked without training, and estimate.
+def print_dry_run(config: StudyConfig, console: Console) -> None:
+    """Print what a study would do and cost.
 
     Raises:
-        StudyConfigError: every mistake that was found, with file, line and key.
+        StudyConfigError: after the tables, with every mistake that was found, with file, line and key.
     """
+    report = dry_run(config)
+    show(report, console)
+    if report.problems:
+        raise config.error(list(report.problems))
+
+
+def dry_run(config: StudyConfig) -> DryRun:
+    """Check everything that can be checked without training, and estimate. Mistakes are in `problems`."""
     data, problems = check_data(config)
     wrong_models = check_models(config, data.size_px)
-    problems += wrong_models
-    fits: list[tuple[TrialConfig, Fit]] = []
-    if not wrong_models:
-        fits, unplaceable = place_all(config, data.size_px)
-        problems += unplaceable
-    if problems:
-        raise config.error(problems)
+    broken = any(problem.path[1:2] != ("encoder_weights",) for problem in wrong_models)
+    fits, unplaceable = ([], []) if broken else place_all(config, data.size_px)
     rows = _rows(fits, data)
     return DryRun(
         name=config.name,
@@ -124,6 +131,7 @@ def dry_run(config: StudyConfig) -> DryRun:
         rows=tuple(rows),
         parts=tuple(_bill(config, rows)),
         notes=tuple(_notes(config, data)),
+        problems=(*problems, *wrong_models, *unplaceable),
     )
 
 
@@ -152,8 +160,16 @@ def check_models(config: StudyConfig, size_px: int) -> list[Problem]:
             mistakes = check_model(
                 encoder=encoder, decoder=decoder, decoder_norm=norm, encoder_weights=weights, image_size_px=size_px
             )
-            found += [p for text in mistakes if (p := Problem(path, text)) not in found]
+            found += [p for text in mistakes if (p := _model_problem(config, text, path)) not in found]
     return found
+
+
+def _model_problem(config: StudyConfig, text: str, path: tuple[str | int, ...]) -> Problem:
+    """A mistake of `check_model` at the setting that its first word names; by default at the encoder's line."""
+    name, colon, rest = text.partition(": ")
+    if colon and name in AXES and name != "encoder":
+        return Problem(("space" if name in config.space else "fixed", name), rest)
+    return Problem(path, rest if name == "encoder" else text)
 
 
 def place_all(config: StudyConfig, size_px: int) -> tuple[list[tuple[TrialConfig, Fit]], list[Problem]]:

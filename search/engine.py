@@ -105,6 +105,7 @@ class Engine:
         place: the pool that a configuration trains on.
         resume: go on with what the folder holds.
         elapsed_s: seconds that earlier sessions of this study took.
+        session: names this run of the driver in the study's `session.json`.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Engine:
         place: Callable[[TrialConfig], Pool],
         resume: bool = False,
         elapsed_s: float = 0.0,
+        session: str = "",
     ) -> None:
         self.config = config
         self.folder = folder
@@ -128,6 +130,7 @@ class Engine:
         self.failed: str | None = None
         """Why the study as a whole failed."""
         self._shards = shards
+        self._session = session
         self._place = place
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._usd: dict[str, float] = {}
@@ -291,6 +294,8 @@ class Engine:
             folder=record.folder.uri,
             shards=self._shards,
             pool=self.config.pool(info.pool),
+            session=self._session,
+            study=self.folder.uri if self._session else "",
             retries=self.config.failures.retries,
             measure_test=final,
             keep_weights=final,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from cluster.session import JOINS_CLUSTER, connect, machine_cpus
@@ -22,13 +26,17 @@ from data_prep.schema import DatasetCard
 from data_prep.shards import open_shards
 from search.config import StudyConfig, load_study_config
 from search.console import LOG, StudyView, study_log
+from search.dry_run import check_models, print_dry_run
 from search.engine import Engine, StudyFailedError
 from search.placement import choose_pool
 from search.provenance import StudyInfo, check_same_study, describe, read_info
+from search.reproduce import reproduce as reproduce_trial
 from search.sampling import lag_of
 from search.study import run_trials
+from search.verify import verify_resume
 from trainables.config import TrialConfig
-from trainables.models import check_model
+from trainables.order import SESSION
+from trainables.record import now
 
 PROGRESS = "progress.json"
 SAVE_EVERY_S = 5.0
@@ -66,6 +74,42 @@ def run(config: StudyConfig, *, resume: bool) -> None:
     show_tables(folder)
 
 
+def dry(config: StudyConfig) -> None:
+    """Print what the study would do, need and cost.
+
+    Raises:
+        StudyConfigError: with every mistake that shows only now.
+    """
+    print_dry_run(config, Console())
+
+
+def reproduce(config: StudyConfig, name: str) -> bool:
+    """Train a trial of the study again, print how it compares, and return whether it agrees."""
+    verdict = reproduce_trial(Folder(config.out), name, tell=print)
+    for line in verdict.warnings:
+        print(f"note: {line}")
+    for line in verdict.differences:
+        print(line)
+    told = "agrees in every measure" if verdict.agrees else f"differs in {len(verdict.differences)} measures"
+    print(f"trial {name}, {verdict.epochs} epochs: {told}")
+    return verdict.agrees
+
+
+def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
+    """Kill a study `kills` times and print every difference from an undisturbed one; returns whether there is none.
+
+    Raises:
+        ValueError: the settings are not deterministic.
+    """
+    if any(pool.gpus_per_worker for pool in config.pools):
+        raise ValueError("--verify-resume compares figure by figure, which needs a study on CPU pools alone")
+    differences = verify_resume(space, kills=kills, seed=config.study.seed, tell=lambda line: print(line, flush=True))
+    for line in differences:
+        print(line)
+    print("the killed study equals the undisturbed one" if not differences else f"{len(differences)} differences")
+    return not differences
+
+
 def resume_command(space: Path, out: str | None) -> str:
     """What to type to go on."""
     words = [sys.executable, "-m", "search.run", "--space", str(space), *(["--out", out] if out else []), "--resume"]
@@ -95,22 +139,10 @@ def _check_folder(folder: Folder, *, resume: bool) -> None:
 
 def _check_models(config: StudyConfig) -> None:
     """Refuse encoders and decoders that cannot be built, before anything starts."""
-    space, size_px = config.search_space, config.data.build.size_px if config.data.build else None
-    mistakes = []
-    for encoder in space.encoders():
-        for decoder in _choices(config, "decoder"):
-            for weights in _choices(config, "encoder_weights"):
-                found = check_model(
-                    encoder=encoder, decoder=str(decoder), encoder_weights=weights, image_size_px=size_px
-                )
-                mistakes += [m for m in found if m not in mistakes]
-    if mistakes:
-        raise ValueError("\n".join(f"{config._file}  space: {mistake}" for mistake in mistakes))
-
-
-def _choices(config: StudyConfig, name: str) -> tuple[str | None, ...]:
-    axis = config.space.get(name)
-    return tuple(axis.choices or ()) if axis else (config.search_space.constant(name),)
+    build = config.data.build
+    size_px = build.size_px if build is not None else open_shards(config.data.folder).card.settings.size_px
+    if problems := check_models(config, size_px):
+        raise config.error(problems)
 
 
 def _study_info(
@@ -133,9 +165,31 @@ def _study_info(
     return info
 
 
+@contextmanager
+def _in_charge(folder: Folder) -> Iterator[str]:
+    """Be the one driver of the study; gives this session's name.
+
+    On this machine a lock keeps a second driver out, and is gone with the process that held it. `session.json` tells
+    workers of an earlier driver, wherever they are, to write nothing more.
+
+    Raises:
+        ValueError: another process on this machine runs the study.
+    """
+    session = uuid.uuid4().hex[:12]
+    with contextlib.ExitStack() as stack:
+        if folder.local is not None:
+            lock = stack.enter_context((folder.local / "driver.lock").open("w"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f"another process runs the study in {folder}; wait for it or end it") from error
+        folder.write_json(SESSION, {"session": session, "began_at": now()})
+        yield session
+
+
 def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, resume: bool) -> None:
     console = Console()
-    with study_log(folder.local, to_terminal=not console.is_terminal):
+    with _in_charge(folder) as session, study_log(folder.local, to_terminal=not console.is_terminal):
         engine = Engine(
             config,
             folder=folder,
@@ -144,6 +198,7 @@ def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, resume: boo
             place=_placer(config, info.size_px),
             resume=resume,
             elapsed_s=_elapsed_s(folder),
+            session=session,
         )
         try:
             with StudyView(engine, console) as view:

@@ -1,9 +1,10 @@
 """What a training step needs, known before anything is trained: memory, operations, parameters.
 
 The model is run forward and backward without its numbers (torch's meta device; fake tensors where precision is mixed),
-while every tensor's storage is counted from its making to its end. That is done at two batch sizes: the sequence of
-events is the same, so each moment's memory is a straight line in the batch, and the peak at any batch is the highest of
-these lines. Everything is cached, so a space of many batch sizes costs two passes for each model and precision.
+while every tensor's storage is counted from its making to its end. The pass has a large prime as its batch, so that a
+size that it divides grows with the batch and every other does not: each moment's memory is a straight line in the
+batch, and the peak at any batch is the highest of these lines. Everything is cached, so a space of many batch sizes
+costs one pass for each model, in full precision and in mixed.
 
 The figures are those of torch's allocator. What a process or a CUDA context holds beside them is in `cluster.pools`.
 `benchmarks/memory.py` compares prediction and measurement.
@@ -31,8 +32,8 @@ from trainables.config import TrialConfig
 from trainables.models import build_model, meta_model, parameter_count
 from trainables.optimisers import FUSED
 
-AMP_DTYPE = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-PROBE_BATCHES = (2, 4)
+PROBE_BATCH = 1009
+"""Prime, and no layer has a multiple of it."""
 FLOAT_BYTES = 4
 
 
@@ -97,7 +98,7 @@ def predict_memory(config: TrialConfig, *, image_size_px: int, workers: int = 1,
     """
     chosen = precision if config.precision == "auto" else config.precision
     architecture = Architecture.of(config, image_size_px)
-    lines = _memory_lines(architecture, chosen, config.accumulation > 1)
+    lines = _memory_lines(architecture, chosen != "fp32", config.accumulation > 1)
     batch = max(1, config.batch_size // (workers * config.accumulation))
     weights, trainable = _weight_bytes(architecture)
     buckets = trainable if workers > 1 else 0
@@ -121,11 +122,11 @@ def flops_per_image(architecture: Architecture) -> tuple[int, int]:
     """Operations for one image: (forward alone, forward and backward), a multiply-add being two."""
     model = architecture.build()
     image_BCHW = _blank(2, architecture.image_size_px, torch.device("meta"))
-    with FlopCounterMode(display=False) as forward, torch.no_grad():
-        model(image_BCHW)
-    with FlopCounterMode(display=False) as both:
-        torch.autograd.grad(model(image_BCHW).sum(), list(model.parameters()), allow_unused=True)
-    return forward.get_total_flops() // 2, both.get_total_flops() // 2
+    with FlopCounterMode(display=False) as counter:
+        logits_BCHW = model(image_BCHW)
+        forward = counter.get_total_flops()
+        torch.autograd.grad(logits_BCHW.sum(), list(model.parameters()), allow_unused=True)
+    return forward // 2, counter.get_total_flops() // 2
 
 
 def _running_averages(config: TrialConfig) -> int:
@@ -146,39 +147,25 @@ def _weight_bytes(architecture: Architecture) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _memory_lines(architecture: Architecture, precision: str, accumulates: bool) -> np.ndarray:
+def _memory_lines(architecture: Architecture, mixed: bool, accumulates: bool) -> np.ndarray:
     """Live bytes beyond the weights at each event of a step, as lines: (events, 2), bytes at batch 0 and per image."""
-    low, high = PROBE_BATCHES
-    at_low, at_high = (np.array(_trace(architecture, precision, accumulates, b), dtype=float) for b in PROBE_BATCHES)
-    if len(at_low) != len(at_high):
-        raise RuntimeError(f"{architecture}: the steps at batch {low} and {high} are not the same sequence")
-    slope = (at_high - at_low) / (high - low)
-    return np.unique(np.stack([at_low - slope * low, slope], axis=1), axis=0)
-
-
-def _trace(architecture: Architecture, precision: str, accumulates: bool, batch: int) -> list[int]:
-    """Live bytes beyond the weights after each operation of a step; with accumulation, of the second part."""
-    amp = AMP_DTYPE[precision]
-    size_px = architecture.image_size_px
-    if amp is None:
-        with torch.device("meta"):
-            model = architecture.build(build_model)
-        return _trace_model(model, _blank(batch, size_px, torch.device("meta")), accumulates, None)
     # Autocast knows no meta device; fake tensors say they are on the CPU, where the same operations are narrowed.
-    with FakeTensorMode():
+    with FakeTensorMode() if mixed else torch.device("meta"):
         model = architecture.build(build_model)
-        return _trace_model(model, _blank(batch, size_px, torch.device("cpu")), accumulates, amp)
+        image_BCHW = _blank(PROBE_BATCH, architecture.image_size_px, torch.device("cpu" if mixed else "meta"))
+        counter = _LiveBytes(known=[*model.parameters(), *model.buffers()])
+        _step(model, image_BCHW, counter, parts=2 if accumulates else 1, mixed=mixed)
+    return np.unique(np.array(counter.trace, dtype=float), axis=0)
 
 
-def _trace_model(model: nn.Module, image_BCHW: Tensor, accumulates: bool, amp: torch.dtype | None) -> list[int]:
-    counter = _LiveBytes(known=[*model.parameters(), *model.buffers()])
-    for _ in range(2 if accumulates else 1):
-        with counter, torch.autocast("cpu", dtype=amp or torch.bfloat16, enabled=amp is not None):
+def _step(model: nn.Module, image_BCHW: Tensor, counter: _LiveBytes, *, parts: int, mixed: bool) -> None:
+    """Forward and backward as in training; the gradients stay from part to part."""
+    for _ in range(parts):
+        with counter, torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
             loss = _loss(model(image_BCHW), image_BCHW)
         with counter:
             loss.backward()
         del loss
-    return counter.trace
 
 
 def _loss(logits_BCHW: Tensor, mask_BCHW: Tensor) -> Tensor:
@@ -197,8 +184,10 @@ class _LiveBytes(TorchDispatchMode):
 
     def __init__(self, known: list[Tensor]) -> None:
         super().__init__()
-        self.trace: list[int] = []
-        self._now = 0
+        self.trace: list[tuple[int, int]] = []
+        """After each operation: (bytes whatever the batch, bytes per image)."""
+        self._fixed = 0
+        self._per_image = 0
         self._known = {t.untyped_storage()._cdata for t in known}
         self._alive: dict[int, weakref.ref[Any]] = {}
 
@@ -207,16 +196,22 @@ class _LiveBytes(TorchDispatchMode):
         for leaf in tree_leaves(out):
             if isinstance(leaf, Tensor):
                 self._add(leaf.untyped_storage())
-        self.trace.append(self._now)
+        self.trace.append((self._fixed, self._per_image))
         return out
 
     def _add(self, storage: Any) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key in self._known or key in self._alive:
             return
-        self._now += size
+        self._count(size, 1)
         self._alive[key] = weakref.ref(storage, lambda _: self._free(key, size))
 
     def _free(self, key: int, size: int) -> None:
-        self._now -= size
+        self._count(size, -1)
         del self._alive[key]
+
+    def _count(self, size: int, sign: int) -> None:
+        if size % PROBE_BATCH == 0:
+            self._per_image += sign * (size // PROBE_BATCH)
+        else:
+            self._fixed += sign * size

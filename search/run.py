@@ -39,7 +39,7 @@ def main(
         elif reproduce is not None:
             raise typer.Exit(0 if job.reproduce(config, reproduce) else 1)
         elif verify_resume is not None:
-            raise typer.Exit(0 if job.verify(space, kills=verify_resume) else 1)
+            raise typer.Exit(0 if job.verify(config, space, kills=verify_resume) else 1)
         else:
             job.run(config, resume=resume)
     except (ValueError, FileNotFoundError, FileExistsError) as error:

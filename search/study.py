@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -21,7 +21,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search.engine import FINISHED, WAIT, Ending, Engine
-from trainables.on_ray import Slot, scratch_folder, slot_request
+from trainables.on_ray import Slot, slot_request
 from trainables.order import TrialOrder
 
 SLOT_RETRIES = 1_000_000
@@ -134,28 +134,24 @@ def run_trials(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(engine.lag)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    scratch = scratch_folder()
-    try:
-        with _interruptible():
-            tune.Tuner(
-                tune.with_resources(trainable, slot_request),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    scheduler=TuneScheduler(engine, searcher, on_event),
-                    num_samples=-1,
-                    reuse_actors=True,
-                    trial_dirname_creator=lambda trial: str(trial.trial_id),
-                ),
-                run_config=tune.RunConfig(
-                    name="tune",
-                    storage_path=str(scratch),
-                    verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=SLOT_RETRIES),
-                    checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                ),
-            ).fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="mammosearch-tune-") as scratch, _interruptible():
+        tune.Tuner(
+            tune.with_resources(trainable, slot_request),
+            tune_config=tune.TuneConfig(
+                search_alg=searcher,
+                scheduler=TuneScheduler(engine, searcher, on_event),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=SLOT_RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            ),
+        ).fit()
 
 
 @contextmanager

@@ -37,12 +37,21 @@ from trainables.record import TrialRecord, TrialStatus, now
 
 ANSWER_GRACE_S = 20.0
 """After one rank failed, how long the others may take to answer before the group counts as stuck."""
+POLL_S = 2.0
+"""How often a slot that waits for an answer looks whether its group still lives."""
+CLEAN_GB = 0.05
+"""GPU memory that may stay allocated when a slot is handed on, in GB (1e9 bytes)."""
 START_TIMEOUT_S = 600.0
 """How long a worker group may take to start; a cluster may have to start its nodes first."""
 
 
 class GroupEndedError(RuntimeError):
     """A worker group ended while it was needed; the message says why."""
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether Ray ended it because the machine was running out of memory."""
+        return "memory" in str(self).lower() and ("low on" in str(self).lower() or "oom" in str(self).lower())
 
 
 class Mailbox:
@@ -114,7 +123,7 @@ class WorkerGroup:
         deadline = time.monotonic() + timeout_s
         failed_at = math.inf
         while True:
-            answers = ray.get(self._mailbox.answers.remote(index, self.pool.workers, 0.5))
+            answers = ray.get(self._mailbox.answers.remote(index, self.pool.workers, POLL_S))
             if len(answers) >= self.pool.workers:
                 return answers
             if self._ended is not None:
@@ -195,9 +204,7 @@ class Slot(tune.Trainable):
 
     def cleanup(self) -> None:
         """End the worker group."""
-        if self._group is not None:
-            self._group.stop()
-            self._group = None
+        self._drop_group()
 
     def _take(self, config: dict[str, Any]) -> None:
         self._order = TrialOrder.model_validate(config["order"])
@@ -217,61 +224,87 @@ class Slot(tune.Trainable):
                 return self._epoch()
             except GroupEndedError as error:
                 self._drop_group()
+                self._record.log(f"the workers are gone: {error}")
+                if error.out_of_memory:
+                    failed = TrialError("out_of_memory", f"out of host memory: {error}", traceback.format_exc())
+                    if (answer := self._fail(failed)) is not None:
+                        return answer
+                    continue
                 self._retries += 1
                 if self._retries > self._order.retries:
                     reason = f"worker died {self._retries} times: {error}"
                     return _failure(TrialError("worker_died", reason, traceback.format_exc()))
 
     def _epoch(self) -> dict[str, Any]:
-        if not self._begun:
-            begun = self._ask("begin", self._order)
-            if isinstance(begun, TrialError):
-                return self._fail(begun)
-            self._begun = True
-            self._parameters = begun["parameters"]
-            if begun["history"]:  # resumed: what was decided after the last epoch is decided again
-                return self._result(begun["history"][-1])
-        row = self._ask("epoch", None)
-        return self._fail(row) if isinstance(row, TrialError) else self._result(row)
+        """One epoch, or the last one again of a trial that was resumed; begins the trial if need be."""
+        while True:
+            answer = self._begin() if not self._begun else self._ask("epoch", None)
+            if isinstance(answer, TrialError):
+                if (failed := self._fail(answer)) is not None:
+                    return failed
+            elif answer:
+                return self._result(answer)
+
+    def _begin(self) -> dict[str, Any] | TrialError:
+        """Begin the trial; the last row of its history, which is empty for a new trial."""
+        self._group_or_start()
+        begun = self._ask("begin", self._order)
+        if isinstance(begun, TrialError):
+            return begun
+        if begun["left_gb"] > CLEAN_GB:
+            raise GroupEndedError(f"the trial before left {begun['left_gb']:.2f} GB allocated on the GPU")
+        self._begun = True
+        self._parameters = begun["parameters"]
+        history = begun["history"]
+        self._record.log(f"begins after epoch {history[-1]['epoch']}" if history else "begins")
+        # What was decided after the last epoch is decided again: whoever was to decide may have died before.
+        return history[-1] if history else {}
 
     def _result(self, row: dict[str, Any]) -> dict[str, Any]:
         self._last = row
         done = row["epoch"] >= self._order.info.config["epochs"]
-        if done and self._order.keep_weights:
-            self._ask("keep", None)
-        if done and self._order.measure_test:
-            self._ask("test", None)
+        shown = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", "val_loss", "val_dice", "val_iou"))
+        self._record.log(f"epoch {row['epoch']}: {shown}, {row['train_s']:.1f} s")
+        for wanted, kind in ((self._order.keep_weights, "keep"), (self._order.measure_test, "test")):
+            if done and wanted and isinstance(error := self._ask(kind, None), TrialError):
+                return _failure(error)
         return {**row, "parameters": self._parameters, "done": done}
 
-    def _fail(self, error: TrialError) -> dict[str, Any]:
+    def _fail(self, error: TrialError) -> dict[str, Any] | None:
+        """The failure as a result, or None if the trial can be begun again with its batch in smaller parts."""
+        self._record.log(f"{error.kind}: {error.reason}\n{error.traceback}")
         config = self._order.info.config
         parts = 2 * config["accumulation"]
-        if error.kind == "out_of_memory" and self._order.accumulate_on_oom and config["batch_size"] % parts == 0:
-            split = {**config, "accumulation": parts}
-            self._order = self._order.model_copy(update={"info": self._order.info.model_copy(update={"config": split})})
-            self._record.write_info(self._order.info)
-            self._begun = False
-            return self._epoch()
-        return _failure(error)
+        if error.kind != "out_of_memory" or not self._order.accumulate_on_oom or config["batch_size"] % parts:
+            return _failure(error)
+        info = self._order.info.model_copy(update={"config": {**config, "accumulation": parts}})
+        self._order = self._order.model_copy(update={"info": info})
+        self._record.write_info(info)
+        self._record.log(f"goes on with each batch in {parts} parts")
+        self._begun = False
+        return None
 
     def _ask(self, kind: str, payload: Any) -> Any:
-        """Rank 0's answer, or the first error of any rank; a group that is stuck or unclean is replaced."""
-        group = self._group_or_start()
-        answers = group.call(kind, payload)
+        """Rank 0's answer, or the first error of any rank; a group that is stuck is replaced.
+
+        Raises:
+            GroupEndedError: the group is gone.
+        """
+        if self._group is None or not self._group.alive:
+            raise GroupEndedError("the worker group ended between two commands")
+        answers = self._group.call(kind, payload)
         errors = [a for _, a in sorted(answers.items()) if isinstance(a, TrialError)]
         if len(answers) < self._order.pool.workers:
             self._drop_group()
         return errors[0] if errors else answers[0]
 
-    def _group_or_start(self) -> WorkerGroup:
+    def _group_or_start(self) -> None:
         if self._group is not None and self._group.alive:
-            return self._group
+            return
         self._drop_group()
         name = f"slot-{self._order.pool.name}-{os.getpid()}-{time.monotonic_ns()}"
         self._group = WorkerGroup(self._order.pool, name)
         self._group.call("ready", timeout_s=START_TIMEOUT_S)
-        self._begun = False
-        return self._group
 
     def _drop_group(self) -> None:
         self._begun = False
@@ -286,7 +319,7 @@ class Slot(tune.Trainable):
                 epochs=int(self._last.get("epoch", 0)),
                 parameters=self._parameters,
                 slot_s=round(self._slot_s, 3),
-                usd=round(self._slot_s / 3600 * self._order.pool.usd_per_hour, 6),
+                usd=round(self._slot_s / 3600 * self._order.pool.price, 6),
                 retries=self._retries,
                 started_at=self._started_at,
             )

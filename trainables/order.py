@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict
 from cluster.pools import Pool
 from trainables.record import TrialInfo
 
+SESSION = "session.json"
+"""In a study's folder: which run of the driver is in charge."""
+
 ErrorKind = Literal["exception", "not_finite", "out_of_memory", "worker_died"]
 
 
@@ -24,6 +27,10 @@ class TrialOrder(BaseModel):
     shards: str
     """Path or URI of the shard folder."""
     pool: Pool
+    session: str = ""
+    """Which run of the driver this is. A worker that outlives its driver stops when another one has taken over."""
+    study: str = ""
+    """Path or URI of the study's folder, where `session.json` names the run that is in charge; empty: none does."""
     retries: int = 2
     """How often a trial whose worker died goes on from its checkpoint before it counts as failed."""
     accumulate_on_oom: bool = True

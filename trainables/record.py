@@ -5,6 +5,7 @@
          status.json      how it stands or how it ended, with the traceback of a failure
          test.json        measures on the test split (finals only)
          examples.npz     a few test samples with what the model predicts for them (finals only)
+         log.txt          what happened to it, with the time
          checkpoint/      trainables/checkpoint.py
 """
 
@@ -116,6 +117,11 @@ class TrialRecord:
     def test(self) -> dict[str, Any] | None:
         """Read `test.json`, or None if the trial was not measured on the test split."""
         return self.folder.read_json("test.json") if self.folder.exists("test.json") else None
+
+    def log(self, line: str) -> None:
+        """Add a line with the time to `log.txt`."""
+        before = self.folder.read_text("log.txt") if self.folder.exists("log.txt") else ""
+        self.folder.write_text("log.txt", f"{before}{now()}  {line}\n")
 
     def write_examples(self, examples: Examples) -> None:
         """Write `examples.npz`."""

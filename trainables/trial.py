@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -163,6 +164,22 @@ class TrialSession:
         batches = self._of(split)
         return {**loop.evaluate(self._worker, batches, self.config), "images": len(batches)}
 
+    @torch.no_grad()
+    def predict(self, images_NHW: np.ndarray) -> np.ndarray:
+        """The lesion's probability in each pixel of a few images, by the model as it stands.
+
+        Args:
+            images_NHW: uint8, of the size the model was trained at; few enough for one batch.
+
+        Returns:
+            float32 in [0, 1], (N, H, W).
+        """
+        self._worker.model.eval()
+        image_N1HW = torch.from_numpy(np.ascontiguousarray(images_NHW)).unsqueeze(1).to(self._device).float() / 255
+        with self._worker.autocast():
+            logits_N1HW = self._worker.model(image_N1HW)
+        return logits_N1HW.float().sigmoid().squeeze(1).cpu().numpy()
+
     def save(self, folder: Folder) -> None:
         """Write the state after the last epoch, so that `restore` goes on as if nothing had happened. Rank 0 writes."""
         if self._place.rank == 0:
@@ -193,10 +210,9 @@ class TrialSession:
         self._worker.optimiser.load_state_dict(state.optimiser["optimiser"])
         self._worker.scaler.load_state_dict(state.optimiser["scaler"])
         self.epoch, self.history = state.epoch, state.history
-        best = self.best_epoch
-        if best == self.epoch:
-            self._best = (best, state.weights)
-        elif best is not None:
+        best = self.best_epoch or self.epoch
+        self._best = (best, state.weights)
+        if best != self.epoch:
             self._best = (best, checkpoint.load(folder, checkpoint.epoch_name(best)).weights)
         return True
 
@@ -227,7 +243,8 @@ class TrialSession:
         """Free everything, GPU memory too. The session cannot be used afterwards."""
         self.__dict__.pop("_worker", None)
         self._batches, self._best = {}, None
-        gc.collect()
+        if self._place.world_size > 1:
+            gc.collect()  # DDP's hooks and its model hold each other; a plain model is freed without a search.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -6,8 +6,9 @@ import gc
 import logging
 import os
 import traceback
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import ray
 import ray.train
 import ray.train.torch
@@ -15,10 +16,11 @@ import torch
 
 from cluster.pools import Pool
 from cluster.storage import Folder
+from data_prep import shards
 from data_prep.schema import Normalisation
 from trainables.config import TrialConfig
-from trainables.order import ErrorKind, TrialError, TrialOrder, short_reason
-from trainables.record import TrialRecord
+from trainables.order import SESSION, ErrorKind, TrialError, TrialOrder, short_reason
+from trainables.record import Examples, TrialRecord
 from trainables.trial import Place, TrialData, TrialSession
 
 
@@ -43,6 +45,10 @@ def serve(config: dict[str, Any]) -> None:
         index += 1
 
 
+EXAMPLES = 6
+"""Test samples whose prediction is kept for the pictures of a final."""
+
+
 class _Worker:
     """One rank's side of a trial: the session under way, and the samples that stay from trial to trial."""
 
@@ -64,40 +70,55 @@ class _Worker:
 
     def begin(self, order: TrialOrder) -> dict[str, Any]:
         """Make the trial's session, from its newest checkpoint if there is one."""
-        self.end(None)
+        left = self.end(None)
         config = TrialConfig.model_validate(order.info.config)
         self._order = order
         self._session = TrialSession(config, self._data(order.shards, config.normalisation), place=self._place)
         self._live.restore(self._checkpoints)
         self._write_metrics()
-        return {"epoch": self._live.epoch, "history": self._live.history, "parameters": self._live.parameters}
+        return {"history": self._live.history, "parameters": self._live.parameters, "left_gb": left}
 
     def epoch(self, _: None) -> dict[str, Any]:
         """Train one epoch, and write its checkpoint before its row: a row that is read can be resumed from."""
         row = self._live.train_epoch()
+        self._check_in_charge()
         self._live.save(self._checkpoints)
         self._write_metrics()
         return row
 
     def test(self, _: None) -> dict[str, Any]:
-        """Measure the best weights on the test split."""
-        self._live.restore_best()
-        measures = self._live.evaluate("test")
+        """Measure the best weights on the test split, and keep a few samples with what they predict there."""
+        best_epoch = self._live.restore_best()
+        measures = {**self._live.evaluate("test"), "best_epoch": best_epoch}
         if self._place.rank == 0:
             self._record.write_test(measures)
+            self._record.write_examples(self._examples())
         return measures
+
+    def _examples(self) -> Examples:
+        """Samples spread evenly over the test split, with the model's probabilities."""
+        assert self._order is not None
+        held = self._samples[self._order.shards, self._live.config.normalisation].split("test")
+        samples = cast(shards.Samples, held)
+        chosen = np.unique(np.linspace(0, len(samples.images_NHW) - 1, EXAMPLES).astype(int))
+        return Examples(
+            sample_ids=[str(samples.table["sample_id"].iloc[i]) for i in chosen],
+            image_NHW=samples.images_NHW[chosen],
+            mask_NHW=samples.masks_NHW[chosen],
+            probability_NHW=self._live.predict(samples.images_NHW[chosen]),
+        )
 
     def keep(self, _: None) -> None:
         """Write the best weights into the trial folder."""
         self._live.save_weights(self._record.folder)
 
-    def end(self, _: None) -> dict[str, Any]:
+    def end(self, _: None) -> float:
         """Free what the trial held; answers how much memory of the GPU stays allocated, in GB (1e9 bytes)."""
         if self._session is not None:
             self._session.close()
         self._session = None
         gc.collect()
-        return {"allocated_gb": _allocated_gb()}
+        return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
 
     @property
     def _live(self) -> TrialSession:
@@ -114,14 +135,23 @@ class _Worker:
         assert self._order is not None
         return Folder(self._order.folder) / "checkpoint"
 
+    def _check_in_charge(self) -> None:
+        """Write nothing more once the study was resumed elsewhere: this worker's driver was killed, and it is late."""
+        order = self._order
+        if order is None or not order.study:
+            return
+        in_charge = Folder(order.study).read_json(SESSION)["session"]
+        if in_charge != order.session:
+            raise RuntimeError(f"the study goes on in session {in_charge}; this worker is of session {order.session}")
+
     def _write_metrics(self) -> None:
         if self._place.rank == 0 and self._live.history:
             self._record.write_metrics(self._live.history)
 
-    def _data(self, shards: str, normalisation: Normalisation) -> TrialData:
-        key = (shards, normalisation)
+    def _data(self, folder: str, normalisation: Normalisation) -> TrialData:
+        key = (folder, normalisation)
         if key not in self._samples:
-            self._samples = {key: TrialData.open(shards, normalisation)}
+            self._samples = {key: TrialData.open(folder, normalisation)}
         return self._samples[key]
 
 
@@ -133,7 +163,3 @@ def _trial_error(error: Exception) -> TrialError:
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         kind = "out_of_memory"
     return TrialError(kind, short_reason(error), traceback.format_exc())
-
-
-def _allocated_gb() -> float:
-    return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
