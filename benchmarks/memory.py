@@ -15,9 +15,10 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from search.memory import AMP_DTYPE, predict_memory
+from search.memory import predict_memory
 from trainables.config import PAPER_ENCODERS, TrialConfig
 from trainables.models import build_model
+from trainables.precision import DTYPES
 
 
 def measure(config: TrialConfig, *, image_size_px: int, device: str, precision: str) -> int:
@@ -27,10 +28,9 @@ def measure(config: TrialConfig, *, image_size_px: int, device: str, precision: 
     optimiser = torch.optim.Adam(model.parameters())
     image_BCHW = torch.rand(config.batch_size, 1, image_size_px, image_size_px, device=device)
     mask_BCHW = (image_BCHW > 0.9).float()
-    amp = AMP_DTYPE[precision]
 
     def step() -> None:
-        with torch.autocast(device, dtype=amp or torch.bfloat16, enabled=amp is not None):
+        with torch.autocast(device, dtype=DTYPES[precision], enabled=precision != "fp32"):
             logits_BCHW = model(image_BCHW)
         p_BCHW = torch.sigmoid(logits_BCHW.float())
         both, total = (p_BCHW * mask_BCHW).sum(), p_BCHW.sum() + mask_BCHW.sum()
@@ -55,7 +55,7 @@ def measure(config: TrialConfig, *, image_size_px: int, device: str, precision: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--precision", choices=tuple(AMP_DTYPE), default="fp32")
+    parser.add_argument("--precision", choices=tuple(DTYPES), default="fp32")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--encoders", nargs="+", default=list(PAPER_ENCODERS))
