@@ -104,9 +104,8 @@ def verify_resume(space: Path, *, kills: int, seed: int, tell: Callable[[str], N
                 state.studies += 1
         finish(start(space, state.folder), state.folder)
         differences += compare(whole, state.folder)
-        tell(
-            f"{state.drivers_killed} kills of the driver, {state.workers_killed} of workers: {len(differences)} differences"
-        )
+        killed = f"{state.drivers_killed} kills of the driver, {state.workers_killed} of workers"
+        tell(f"{killed}: {len(differences)} differences")
         return differences
 
 
