@@ -1,8 +1,8 @@
-"""Encoders that smp lacks as the paper had them: Keras' DenseNet-121 and Inception-v3.
+"""Encoders that smp lacks as the paper had them: Keras' DenseNet-121 and Inception-v3; and a VGG that starts at once.
 
 The paper's models are qubvel's Keras `segmentation_models`; with these two encoders a U-Net of smp has the paper's
-parameter counts to the last one. Both take the key names of the usual ImageNet weights. Registered with smp as
-`keras-densenet121` and `keras-inceptionv3`.
+parameter counts to the last one. All take the key names of the usual ImageNet weights. Registered with smp as
+`keras-densenet121`, `keras-inceptionv3` and in the place of its `vgg*`.
 
 Shapes: B batch, C channels, H rows, W columns.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainables.vision_ops import smp, timm
+from trainables.vision_ops import make_layers, smp, timm
 
 PAPER_TO_SMP = {
     "seresnet50": "se_resnet50",
@@ -132,13 +132,31 @@ class KerasInceptionEncoder(timm.models.InceptionV3, smp.encoders._base.EncoderM
         return super().load_state_dict(kept, **kwargs)
 
 
+class LeanVGGEncoder(smp.encoders.vgg.VGGEncoder):
+    """smp's VGG encoder without the classifier of 124 million weights that is made first and then thrown away.
+
+    It would cost two to five seconds and half a gigabyte for every trial. Layers, names and initial distribution are
+    torchvision's.
+    """
+
+    def __init__(self, out_channels: list[int], config: list[int | str], batch_norm: bool = False, **kwargs: Any):
+        with torch.device("meta"):
+            super().__init__(out_channels, config, batch_norm, init_weights=False, **kwargs)
+        self.features = make_layers(config, batch_norm=batch_norm)
+        for module in self.features:
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+
 def _halve(x_BCHW: Tensor) -> Tensor:
     """Max pooling 3x3 of stride 2 that keeps the last row and column: H and W are halved exactly."""
     return F.max_pool2d(x_BCHW, kernel_size=3, stride=2, ceil_mode=True)
 
 
 def _register() -> None:
-    """Add both encoders to smp's registry."""
+    """Put these encoders into smp's registry."""
     registry = smp.encoders.encoders
     densenet = registry["densenet121"]
     registry["keras-densenet121"] = {
@@ -153,6 +171,9 @@ def _register() -> None:
             "imagenet": {"repo_id": "timm/inception_v3.tf_in1k", "revision": None},
         },
     }
+    for name, entry in registry.items():
+        if name.startswith("vgg"):
+            entry["encoder"] = LeanVGGEncoder
 
 
 _register()

@@ -44,5 +44,6 @@ import_torchvision()
 
 import segmentation_models_pytorch as smp  # noqa: E402
 import timm  # noqa: E402
+from torchvision.models.vgg import make_layers  # noqa: E402
 
-__all__ = ["import_torchvision", "smp", "timm"]
+__all__ = ["import_torchvision", "make_layers", "smp", "timm"]
