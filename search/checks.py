@@ -26,9 +26,13 @@ def settings(section: str, names: Sequence[str]) -> Iterator[Problem]:
         if name in NOT_SEARCHED:
             yield Problem((section, name), f"decided by {NOT_SEARCHED[name]}", "set it there")
         elif name not in AXES:
-            close = difflib.get_close_matches(name, AXES, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            yield Problem((section, name), "unknown setting", hint + ", ".join(AXES))
+            yield Problem((section, name), "unknown setting", _close(name))
+
+
+def _close(name: str) -> str:
+    """The setting that was probably meant, or all there are."""
+    close = difflib.get_close_matches(name, AXES, n=1)
+    return close[0] if close else ", ".join(AXES)
 
 
 def values(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -78,8 +82,7 @@ def conditions(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[P
         for setting, allowed in axis.when.items():
             path = ("space", name, "when", setting)
             if setting not in AXES:
-                close = difflib.get_close_matches(setting, AXES, n=1)
-                yield Problem(path, "unknown setting", f"did you mean {close[0]}?" if close else ", ".join(AXES))
+                yield Problem(path, "unknown setting", _close(setting))
             elif setting == name:
                 yield Problem(path, "an axis cannot depend on itself", "another setting")
             elif setting in axes:

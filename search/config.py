@@ -181,7 +181,8 @@ def _validate(value: dict[str, Any]) -> tuple[StudyConfig | None, list[Problem]]
         except ValidationError as error:
             errors = error.errors(include_url=False)
         found = [problem for one in errors for problem in from_pydantic(one)]
-        problems += [_with_legal_keys(p) if p.message == "unknown key" else p for p in found if p not in problems]
+        new = [p for p in found if not any(q.path[: len(p.path)] == p.path for q in problems)]  # no mere consequences
+        problems += [_with_legal_keys(p) if p.message == "unknown key" else p for p in new]
         places = sorted({tuple(one["loc"]) for one in errors}, key=str, reverse=True)  # so that list positions hold
         if not [place for place in places if _take_out(value, place)]:
             return None, problems
