@@ -6,8 +6,11 @@ outside 1-4 (taken as unknown). Rows that cannot be understood, and second rows 
 
 from __future__ import annotations
 
+import csv
 import io
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -19,103 +22,153 @@ IMAGE_NAME = re.compile(r"^(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|
 """An image's name, kept in PatientID and as the first part of the CSV's paths."""
 
 COLUMNS = {"patient_id", "left_or_right_breast", "image_view", "abnormality_id", "pathology", "image_file_path"}
-PATHS = ("image_file_path", "cropped_image_file_path", "roi_mask_file_path")
+SPLITS = {"Training": "train", "Test": "test"}
 PATHOLOGIES = ("BENIGN_WITHOUT_CALLBACK", "BENIGN", "MALIGNANT")
 """From harmless to bad."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One row: a lesion of an image."""
+
+    patient_id: str
+    side: str
+    view: str
+    lesion_id: str
+    """The abnormality id."""
+    kind: str
+    """`mass` or `calc`."""
+    split: str
+    """`train` or `test`."""
+    pathology: str
+    density: int | None
+    """1-4; None where the CSV has none of these."""
+    image_name: str
+    image_series: str
+    """SeriesInstanceUID in the path of the full mammogram; likewise the next two."""
+    crop_series: str = ""
+    mask_series: str = ""
+    csv: str = ""
+    row: dict[str, str] = field(default_factory=dict)
+    """The official columns, in snake case and stripped."""
+
+    @property
+    def lesion_name(self) -> str:
+        """The image's name with the abnormality id: PatientID of the lesion's crop and mask."""
+        return f"{self.image_name}_{self.lesion_id}"
 
 
 def read_case_csvs(folder: str) -> pd.DataFrame:
     """All case-description CSVs below a folder (path or URI), one row a lesion.
 
     Returns:
-        The official columns in snake case, and: `kind` (mass, calc), `split` (train, test), `image_name`,
-        `lesion_name`, `density` (Int64, 1-4 or missing), `image_series`, `crop_series`, `mask_series` (the UIDs in
-        the paths), `csv`.
+        The fields of `Case` (density as Int64), `lesion_name`, and those official columns in snake case that are not
+        among them.
 
     Raises:
         ValueError: there is no such CSV below the folder.
     """
     root = Folder(folder)
-    return read_cases(root, [path for path, _ in root.walk() if path.lower().endswith(".csv")])[0]
+    cases, _, _ = read_cases(root, [path for path, _ in root.walk() if path.lower().endswith(".csv")])
+    table = pd.DataFrame([{**c.row, **asdict(c), "lesion_name": c.lesion_name} for c in cases]).drop(columns="row")
+    return table.astype({"density": "Int64"})
 
 
-def read_cases(root: Folder, csvs: list[str]) -> tuple[pd.DataFrame, list[Rejected], list[Repaired]]:
-    """As `read_case_csvs`, of those of the named files that are case descriptions, with what was left out or put right.
+def read_cases(root: Folder, csvs: Iterable[str]) -> tuple[list[Case], list[Rejected], list[Repaired]]:
+    """The rows of those of the named files that are case descriptions, with what was left out or put right.
 
     Raises:
         ValueError: none of them is.
     """
-    tables, rejected, repaired = [], [], []
+    cases: dict[str, Case] = {}
+    rejected: list[Rejected] = []
+    repaired: list[Repaired] = []
+    found = False
     for path in csvs:
-        table = _read_table(root, path)
-        if table is None:
+        rows = _read_rows(root, path)
+        if rows is None:
             continue
-        repaired += _strip_paths(table, f"{root}/{path}")
-        tables.append(_derive(table, PurePosixPath(path).name))
-    if not tables:
+        found = True
+        repaired += _strip(rows, f"{root}/{path}")
+        for case in _derive(rows, PurePosixPath(path).name):
+            code = _fault(case, cases)
+            if code:
+                rejected.append(Rejected(path=f"{root}/{path}", sample_id=case.image_name, reason=code))
+            else:
+                cases[case.lesion_name] = case
+    if not found:
         raise ValueError(
             f"no case-description CSV (mass_case_description_train_set.csv, ...) below {root}; put the four files "
             "of the collection there, or name their folder in index_csv"
         )
-    cases = pd.concat(tables, ignore_index=True)
-    for keep, code in ((_understood(cases), "bad_row"), (~cases.duplicated("lesion_name"), "duplicate")):
-        rejected += [_left_out(row, code) for row in cases[~keep.reindex(cases.index)].itertuples()]
-        cases = cases[keep.reindex(cases.index)]
-    return cases.reset_index(drop=True), rejected, repaired
+    return list(cases.values()), rejected, repaired
 
 
-def _read_table(root: Folder, path: str) -> pd.DataFrame | None:
-    """The CSV as text columns in snake case, or None if it is no case description."""
+def worst_pathology(pathologies: Iterable[str]) -> str:
+    """The worst of some pathologies; unknown words count least."""
+    return max(pathologies, key=lambda p: PATHOLOGIES.index(p) if p in PATHOLOGIES else -1)
+
+
+def _read_rows(root: Folder, path: str) -> list[dict[str, str]] | None:
+    """The CSV's rows with columns in snake case, or None if it is no case description."""
     content = root.read_bytes(path).decode("utf-8-sig", errors="replace")
-    header = [re.sub(r"\s+", "_", name.strip().lower()) for name in content.split("\n", 1)[0].split(",")]
+    reader = csv.reader(io.StringIO(content, newline=""))
+    header = [re.sub(r"\s+", "_", name.strip().lower()) for name in next(reader, [])]
     if not set(header) >= COLUMNS:
         return None
-    table = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
-    table.columns = pd.Index(header)
-    return table
+    # A short row lacks its last columns; it is found out by what is then empty.
+    return [dict(zip(header, [*row, *[""] * len(header)], strict=False)) for row in reader if row]
 
 
-def _strip_paths(table: pd.DataFrame, path: str) -> list[Repaired]:
-    """Strip all columns, and say which path columns held line feeds."""
-    repaired = []
-    for column in table.columns:
-        stripped = table[column].str.strip()
-        broken = int((table[column].str.contains("\n", regex=False)).sum())
-        if broken:
-            repair = f"newline_in_path: {broken} values of column {column!r} held a line feed"
-            repaired.append(Repaired(path=path, sample_id="", repair=repair))
-        table[column] = stripped.replace({"N/A": "", "nan": ""})
-    return repaired
+def _strip(rows: list[dict[str, str]], path: str) -> list[Repaired]:
+    """Strip all values in place, and say which columns held line feeds."""
+    broken: dict[str, int] = {}
+    for row in rows:
+        for column, value in row.items():
+            if "\n" in value:
+                broken[column] = broken.get(column, 0) + 1
+            value = value.strip()
+            row[column] = "" if value == "N/A" else value
+    repairs = [f"newline_in_path: {n} values of column {column!r} held a line feed" for column, n in broken.items()]
+    return [Repaired(path=path, sample_id="", repair=repair) for repair in repairs]
 
 
-def _derive(table: pd.DataFrame, csv: str) -> pd.DataFrame:
-    """Add the columns that the rest joins on."""
-    first = table["image_file_path"].str.split("/").str[0].str.extract(IMAGE_NAME)
-    by_name = csv.lower()
-    kind = first[0].fillna("Mass" if "mass" in by_name else "Calc")
-    part = first[1].fillna("Test" if "test" in by_name else "Training")
-    table["kind"], table["split"] = kind.str.lower(), part.map({"Training": "train", "Test": "test"})
-    side, view = table["left_or_right_breast"].str.upper(), table["image_view"].str.upper()
-    table["image_name"] = kind + "-" + part + "_" + table["patient_id"] + "_" + side + "_" + view
-    table["lesion_name"] = table["image_name"] + "_" + table["abnormality_id"]
-    density = table["breast_density"] if "breast_density" in table else pd.Series("", index=table.index)
-    table["density"] = pd.to_numeric(density, errors="coerce").where(lambda d: d.between(1, 4)).astype("Int64")
-    for column, series in zip(PATHS, ("image_series", "crop_series", "mask_series"), strict=True):
-        paths = table[column] if column in table else pd.Series("", index=table.index)
-        table[series] = paths.str.replace("\\", "/", regex=False).str.split("/").str[-2].fillna("")
-    table["csv"] = csv
-    return table
+def _derive(rows: list[dict[str, str]], name: str) -> Iterator[Case]:
+    """The cases of a CSV's rows: kind and split from the image's path, else from the CSV's name."""
+    by_name = ("Mass" if "mass" in name.lower() else "Calc", "Test" if "test" in name.lower() else "Training")
+    for row in rows:
+        match = IMAGE_NAME.match(row["image_file_path"].split("/")[0])
+        kind, part = (match[1], match[2]) if match else by_name
+        side, view = row["left_or_right_breast"].upper(), row["image_view"].upper()
+        density = row.get("breast_density", "")
+        yield Case(
+            patient_id=row["patient_id"],
+            side=side,
+            view=view,
+            lesion_id=row["abnormality_id"],
+            kind=kind.lower(),
+            split=SPLITS[part],
+            pathology=row["pathology"],
+            density=int(density) if density in ("1", "2", "3", "4") else None,
+            image_name=f"{kind}-{part}_{row['patient_id']}_{side}_{view}",
+            image_series=_series(row["image_file_path"]),
+            crop_series=_series(row.get("cropped_image_file_path", "")),
+            mask_series=_series(row.get("roi_mask_file_path", "")),
+            csv=name,
+            row=row,
+        )
 
 
-def _understood(cases: pd.DataFrame) -> pd.Series:
-    return cases["lesion_name"].str.match(IMAGE_NAME) & cases["abnormality_id"].str.fullmatch(r"\d+")
+def _series(path: str) -> str:
+    """The SeriesInstanceUID in a path `<name>/<study>/<series>/<file>`."""
+    parts = path.replace("\\", "/").split("/")
+    return parts[-2] if len(parts) > 1 else ""
 
 
-def _left_out(row: object, code: str) -> Rejected:
-    """The row as a rejection; `row` is a named tuple of `cases`."""
-    csv, name = row.csv, row.image_name  # type: ignore[attr-defined]
-    lesion = row.abnormality_id  # type: ignore[attr-defined]
-    detail = (
-        f"a second row of lesion {lesion!r}" if code == "duplicate" else f"row of image {name!r}, lesion {lesion!r}"
-    )
-    return Rejected(path=csv, sample_id=str(name), reason=f"{code}: {detail}")
+def _fault(case: Case, cases: dict[str, Case]) -> str:
+    """Why a row is left out, or empty."""
+    if not (IMAGE_NAME.match(case.lesion_name) and case.lesion_id.isdecimal()):
+        return f"bad_row: image {case.image_name!r}, abnormality {case.lesion_id!r}"
+    if case.lesion_name in cases:
+        return f"duplicate: a second row of abnormality {case.lesion_id} of this image"
+    return ""

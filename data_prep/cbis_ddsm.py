@@ -18,16 +18,14 @@ that was changed, on the SeriesInstanceUID in the CSV's paths). The rules, one b
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from cluster.storage import Folder
-from data_prep.cbis_cases import IMAGE_NAME, PATHOLOGIES, read_case_csvs, read_cases
+from data_prep.cbis_cases import IMAGE_NAME, Case, read_case_csvs, read_cases, worst_pathology
 from data_prep.dicom import read_image
 from data_prep.file_index import FileRecord, MapBatches, build_index, compare_sizes, is_image_candidate, list_files
 from data_prep.kaggle import cases_of_names, is_preprocessed, name_records
@@ -35,8 +33,6 @@ from data_prep.schema import BuildSettings, Found, Lesion, ReadError, Rejected, 
 
 __all__ = ["find_samples", "read_case_csvs"]
 
-Row = dict[Hashable, Any]
-"""A row of `cbis_cases.read_cases`."""
 MASK_DESCRIPTION = "roi mask"
 CROP_DESCRIPTION = "cropped"
 
@@ -64,7 +60,7 @@ def find_samples(
     records, cases = name_records(root, _csvs(files), records, cases)
     join = _Join(cases=cases, rejected=[*links, *rejected], repaired=repaired)
     join.sort_in(records)
-    wanted = _by_image(cases[cases["kind"].isin(settings.kinds)])
+    wanted = _by_image(case for case in cases if case.kind in settings.kinds)
     samples = [sample for name in sorted(wanted) if (sample := join.to_sample(name, wanted[name])) is not None]
     join.reject_unused(settings.kinds)
     return Found(samples=samples, rejected=join.rejected, repaired=join.repaired)
@@ -72,7 +68,7 @@ def find_samples(
 
 def _read_cases(
     settings: BuildSettings, root: Folder, files: list[FileRecord]
-) -> tuple[pd.DataFrame, list[Rejected], list[Repaired]]:
+) -> tuple[list[Case], list[Rejected], list[Repaired]]:
     if settings.index_csv is not None:
         folder = Folder(settings.index_csv)
         return read_cases(folder, [path for path, _ in folder.walk() if path.lower().endswith(".csv")])
@@ -84,11 +80,11 @@ def _read_cases(
         return cases_of_names(files), [], []
 
 
-def _by_image(cases: pd.DataFrame) -> dict[str, list[Row]]:
+def _by_image(cases: Iterable[Case]) -> dict[str, list[Case]]:
     """Image name -> its rows, in the order of the abnormality ids."""
-    images: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(cases.to_dict("records"), key=lambda row: int(row["abnormality_id"])):
-        images[row["image_name"]].append(row)
+    images: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: int(case.lesion_id)):
+        images[case.image_name].append(case)
     return images
 
 
@@ -100,7 +96,7 @@ def _csvs(files: list[FileRecord]) -> list[str]:
 class _Join:
     """The files of each name, and what was left out or put right while they are joined with the CSVs."""
 
-    cases: pd.DataFrame
+    cases: list[Case]
     rejected: list[Rejected]
     repaired: list[Repaired]
     files: dict[str, list[FileRecord]] = field(default_factory=lambda: defaultdict(list))
@@ -119,26 +115,26 @@ class _Join:
             else:
                 self.unnamed.append(record)
 
-    def to_sample(self, name: str, rows: list[Row]) -> Sample | None:
+    def to_sample(self, name: str, cases: list[Case]) -> Sample | None:
         """One image with its usable lesions, or None if it had to be left out."""
         image = self._pick_image(name)
         if image is None:
             return None
         repairs = self._describe(image, name, "full")
         lesions = []
-        for row in rows:
-            lesion, notes = self._to_lesion(row, image, name)
+        for case in cases:
+            lesion, notes = self._to_lesion(case, image, name)
             repairs += notes
             if lesion is not None:
                 lesions.append(lesion)
         if not lesions:
             self._reject(image.path, name, "no_lesion: none of its lesions has a usable mask")
             return None
-        return _build_sample(rows[0], image, lesions, repairs)
+        return _build_sample(cases[0], image, lesions, repairs)
 
     def reject_unused(self, kinds: tuple[str, ...]) -> None:
         """Give a reason for each file that no sample took and no rule has named yet."""
-        known = {*self.cases["image_name"], *self.cases["lesion_name"]}
+        known = {name for case in self.cases for name in (case.image_name, case.lesion_name)}
         for name, records in self.files.items():
             for record in records:
                 if record.fault:
@@ -167,9 +163,9 @@ class _Join:
         self.files[name] = [r for r in self.files[name] if not r.fault]
         return broken
 
-    def _to_lesion(self, row: Row, image: FileRecord, name: str) -> tuple[Lesion | None, list[str]]:
+    def _to_lesion(self, case: Case, image: FileRecord, name: str) -> tuple[Lesion | None, list[str]]:
         """The lesion of a row, and what was repaired; None if it had to be left out."""
-        lesion_name, lesion_id = str(row["lesion_name"]), str(row["abnormality_id"])
+        lesion_name, lesion_id = case.lesion_name, case.lesion_id
         mask, crop = self._pick_mask(lesion_name, image, name)
         if mask is None:
             broken = self._take_faults(lesion_name)
@@ -186,7 +182,7 @@ class _Join:
             return None, []
         if sizes:
             notes.append(self._repair(mask.path, name, f"{sizes} (lesion {lesion_id})"))
-        return _build_lesion(row, mask, crop), notes
+        return _build_lesion(case, mask, crop), notes
 
     def _pick_mask(self, lesion_name: str, image: FileRecord, name: str) -> tuple[FileRecord | None, FileRecord | None]:
         """(mask, crop) among the files of a lesion, told apart by content."""
@@ -220,15 +216,12 @@ class _Join:
         return repair
 
 
-def _names_by_series(cases: pd.DataFrame) -> dict[str, str]:
+def _names_by_series(cases: list[Case]) -> dict[str, str]:
     """SeriesInstanceUID in a CSV path -> image or lesion name."""
     names: dict[str, str] = {}
-    for series, name in (
-        ("crop_series", "lesion_name"),
-        ("mask_series", "lesion_name"),
-        ("image_series", "image_name"),
-    ):
-        names.update(zip(cases[series], cases[name], strict=True))
+    for case in cases:
+        names |= {case.crop_series: case.lesion_name, case.mask_series: case.lesion_name}
+    names |= {case.image_series: case.image_name for case in cases}
     names.pop("", None)
     return names
 
@@ -270,32 +263,27 @@ def _is_two_valued(record: FileRecord) -> bool:
     return bool(np.mean(extreme) > 0.995)
 
 
-def _build_lesion(row: Row, mask: FileRecord, crop: FileRecord | None) -> Lesion:
+def _build_lesion(case: Case, mask: FileRecord, crop: FileRecord | None) -> Lesion:
     return Lesion(
-        lesion_id=str(row["abnormality_id"]),
+        lesion_id=case.lesion_id,
         mask=mask.path,
-        kind=str(row["kind"]),
-        pathology=str(row["pathology"]),
+        kind=case.kind,
+        pathology=case.pathology,
         crop=crop.path if crop else "",
     )
 
 
-def _build_sample(row: Row, image: FileRecord, lesions: list[Lesion], repairs: list[str]) -> Sample:
-    worst = max((lesion.pathology for lesion in lesions), key=_badness)
+def _build_sample(case: Case, image: FileRecord, lesions: list[Lesion], repairs: list[str]) -> Sample:
     return Sample(
-        sample_id=str(row["image_name"]),
-        patient_id=str(row["patient_id"]),
+        sample_id=case.image_name,
+        patient_id=case.patient_id,
         image=image.path,
         lesions=tuple(lesions),
-        side=str(row["left_or_right_breast"]).upper(),
-        view=str(row["image_view"]).upper(),
-        kind=str(row["kind"]),
-        pathology=worst,
-        density=None if pd.isna(row["density"]) else int(row["density"]),
-        split=str(row["split"]),
+        side=case.side,
+        view=case.view,
+        kind=case.kind,
+        pathology=worst_pathology(lesion.pathology for lesion in lesions),
+        density=case.density,
+        split=case.split,
         repairs=tuple(repairs),
     )
-
-
-def _badness(pathology: str) -> int:
-    return PATHOLOGIES.index(pathology) if pathology in PATHOLOGIES else -1

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import io
 import re
+from collections import defaultdict
 from dataclasses import replace
 
 import pandas as pd
 
 from cluster.storage import Folder
-from data_prep.cbis_cases import PATHOLOGIES
+from data_prep.cbis_cases import SPLITS, Case, worst_pathology
 from data_prep.file_index import FileRecord
 
 SERIES_FOLDER = re.compile(r"^\d+(\.\d+){2,}$")
@@ -35,55 +36,40 @@ def is_preprocessed(files: list[FileRecord]) -> bool:
     return any(PREPROCESSED.search(f.relative) for f in files)
 
 
-def cases_of_names(files: list[FileRecord]) -> pd.DataFrame:
+def cases_of_names(files: list[FileRecord]) -> list[Case]:
     """The rows that the case CSVs would have, from the file names of the preprocessed set."""
-    rows = []
-    for file in files:
-        match = PREPROCESSED.search(file.relative)
-        if match is None or match["role"] != "MASK":
-            continue
-        lesion = match["lesion"] or SUMMED
-        split = {"Training": "train", "Test": "test"}[match["part"]]
-        rows.append(
-            {
-                "patient_id": match["patient"],
-                "left_or_right_breast": match["side"],
-                "image_view": match["view"],
-                "abnormality_id": lesion,
-                "pathology": "",
-                "kind": match["kind"].lower(),
-                "split": split,
-                "image_name": match["image"],
-                "lesion_name": f"{match['image']}_{lesion}",
-                "density": pd.NA,
-                "image_series": "",
-                "crop_series": "",
-                "mask_series": "",
-            }
+    masks = [match for f in files if (match := PREPROCESSED.search(f.relative)) and match["role"] == "MASK"]
+    numbered = {match["image"] for match in masks if match["lesion"]}
+    chosen = [match for match in masks if match["lesion"] or match["image"] not in numbered]
+    return [
+        Case(
+            patient_id=match["patient"],
+            side=match["side"],
+            view=match["view"],
+            lesion_id=match["lesion"] or "1",
+            kind=match["kind"].lower(),
+            split=SPLITS[match["part"]],
+            pathology="",
+            density=None,
+            image_name=match["image"],
+            image_series="",
         )
-    cases = pd.DataFrame(rows).drop_duplicates("lesion_name")
-    numbered = set(cases.loc[cases["abnormality_id"] != SUMMED, "image_name"])
-    alone = (cases["abnormality_id"] != SUMMED) | ~cases["image_name"].isin(numbered)
-    cases = cases[alone].reset_index(drop=True)
-    cases["abnormality_id"] = cases["abnormality_id"].replace({SUMMED: "1"})
-    cases["lesion_name"] = cases["image_name"] + "_" + cases["abnormality_id"]
-    return cases
+        for match in chosen
+    ]
 
 
 def name_records(
-    root: Folder, csvs: list[str], records: list[FileRecord], cases: pd.DataFrame
-) -> tuple[list[FileRecord], pd.DataFrame]:
+    root: Folder, csvs: list[str], records: list[FileRecord], cases: list[Case]
+) -> tuple[list[FileRecord], list[Case]]:
     """Give the files that are no DICOM their PatientID, SeriesInstanceUID and SeriesDescription.
 
     Returns:
         The records, completed; and the cases, with the lesions of an image joined where only their summed mask exists.
     """
-    plain = [record for record in records if not record.dicom]
-    if not plain:
+    if all(record.dicom for record in records):
         return records, cases
     infos = _read_infos(root, csvs)
-    named = [record if record.dicom else _name_record(record, infos) for record in records]
-    return _use_summed(named, cases)
+    return _use_summed([r if r.dicom else _name_record(r, infos) for r in records], cases)
 
 
 def _read_infos(root: Folder, csvs: list[str]) -> dict[str, dict[str, str]]:
@@ -115,22 +101,19 @@ def _name_record(record: FileRecord, infos: dict[str, dict[str, str]]) -> FileRe
     )
 
 
-def _use_summed(records: list[FileRecord], cases: pd.DataFrame) -> tuple[list[FileRecord], pd.DataFrame]:
+def _use_summed(records: list[FileRecord], cases: list[Case]) -> tuple[list[FileRecord], list[Case]]:
     """Rename summed masks to the first lesion of their image, or drop them where single masks exist."""
     names = {record.name for record in records}
-    lesions = dict(cases.groupby("image_name")["lesion_name"].agg(list).items())
-    kept, joined = [], []
+    images: dict[str, list[Case]] = defaultdict(list)
+    for case in sorted(cases, key=lambda case: int(case.lesion_id)):
+        images[case.image_name].append(case)
+    kept = []
     for record in records:
         image, _, suffix = record.name.rpartition("_")
         if suffix != SUMMED:
             kept.append(record)
-        elif image in lesions and not names & set(lesions[image]):
-            kept.append(replace(record, name=lesions[image][0]))
-            joined.append(image)
-    worst = cases["pathology"].map({pathology: rank for rank, pathology in enumerate(PATHOLOGIES)}).fillna(-1)
-    order = cases.assign(worst=worst)
-    first = order.sort_values("worst", ascending=False).groupby("image_name")["pathology"].first()
-    several = cases["image_name"].isin(joined)
-    heads = cases[several].drop_duplicates("image_name")
-    heads = heads.assign(pathology=heads["image_name"].map(first))
-    return kept, pd.concat([cases[~several], heads], ignore_index=True)
+        elif image in images and not any(case.lesion_name in names for case in images[image]):
+            joined = replace(images[image][0], pathology=worst_pathology(case.pathology for case in images[image]))
+            images[image] = [joined]
+            kept.append(replace(record, name=joined.lesion_name))
+    return kept, [case for lesions in images.values() for case in lesions]

@@ -30,7 +30,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from cluster.storage import Folder
-from data_prep.cbis_cases import PATHOLOGIES
+from data_prep.cbis_cases import worst_pathology
 from data_prep.file_index import FileRecord, MapBatches, build_index, compare_sizes, is_image_candidate, list_files
 from data_prep.schema import SPLITS, BuildSettings, Found, Lesion, Rejected, Repaired, Sample
 
@@ -235,7 +235,6 @@ def _build_sample(
     sample_id: str, rows: list[Row], image: FileRecord, lesions: list[Lesion], repairs: list[str]
 ) -> Sample:
     first = rows[0]
-    order = {pathology: rank for rank, pathology in enumerate(PATHOLOGIES)}
     return Sample(
         sample_id=sample_id,
         patient_id=first.patient_id,
@@ -244,7 +243,7 @@ def _build_sample(
         side=first.side,
         view=first.view,
         kind="+".join(sorted({lesion.kind for lesion in lesions} - {""}, reverse=True)),
-        pathology=max((lesion.pathology for lesion in lesions), key=lambda p: order.get(p, -1)),
+        pathology=worst_pathology(lesion.pathology for lesion in lesions),
         density=first.density,
         split=first.split,
         repairs=tuple(repairs),
