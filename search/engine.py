@@ -320,7 +320,8 @@ class Engine:
     def on_epoch(self, name: str, row: Mapping[str, Any]) -> str | None:
         """A trial finished an epoch. Returns why it is to stop, or None if it goes on."""
         order = self.running[name]
-        rows = [r for r in self._rows.get(name, []) if r["epoch"] < row["epoch"]]
+        before = self._rows.get(name) or TrialRecord(Folder(order.folder)).metrics()  # a resumed trial has earlier rows
+        rows = [r for r in before if r["epoch"] < row["epoch"]]
         self._rows[name] = [*rows, dict(row)]
         self._usd[order.folder] = _usd(order, float(row.get("slot_s", 0.0)))
         self._see(name, row)

@@ -9,11 +9,13 @@ the same number of slots give the same configurations, killed and resumed or not
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, BruteForceSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -49,7 +51,11 @@ class Sampling:
     ) -> None:
         self.seed = seed
         self.lag = lag
-        self._sampler = SAMPLERS[name](seed, startup_trials, population)
+        with (
+            warnings.catch_warnings()
+        ):  # TPE's `group` has been experimental for years, and a conditional space needs it
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self._sampler = SAMPLERS[name](seed, startup_trials, population)
         self._study = optuna.create_study(directions=directions, sampler=self._sampler)
         self._fed = 0
         """Trials below this number have been fed with their result."""
