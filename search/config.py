@@ -17,11 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
-
 from cluster.pools import SHIPPED, Pool
+from cluster.problems import NOTHING, Problem, from_pydantic, raise_problems, render, value_at
+from cluster.yaml_lines import LinedYaml, parse
+from cluster.yaml_lines import Path as KeyPath
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 from search import checks
-from search.problems import NOTHING, Problem, from_pydantic, raise_problems, render, value_at
 from search.sections import (
     Budget,
     DataConfig,
@@ -35,8 +36,6 @@ from search.sections import (
     Study,
 )
 from search.space import AXES, Axis, Space
-from search.yaml_lines import LinedYaml, parse
-from search.yaml_lines import Path as KeyPath
 
 
 class StudyConfigError(ValueError):

@@ -6,10 +6,9 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
+from cluster.problems import Problem, raise_problems
 from data_prep.schema import BuildSettings
-from search.problems import Problem, raise_problems
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from search.pruner import rung_epochs
 
 METRICS = {

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, get_args
 
 import optuna
+from cluster.problems import Problem, raise_problems
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -26,8 +27,6 @@ from optuna.distributions import (
     IntDistribution,
 )
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
-
-from search.problems import Problem, raise_problems
 from trainables.config import TrialConfig
 
 Scalar = str | int | float | bool | None

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from search.yaml_lines import LinedYaml, Path
+from cluster.yaml_lines import LinedYaml, Path
 
 NOTHING = object()
 """Stands for "no value to show"."""
