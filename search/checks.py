@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from cluster.pools import Pool
 from cluster.problems import Problem, from_pydantic
 from data_prep.schema import BuildSettings
-from pydantic import TypeAdapter, ValidationError
 from search.sections import Budget, Objective, Placement, PrunerConfig, SamplerConfig
 from search.space import AXES, NOT_SEARCHED, Axis, Space, is_number, numbers_of
 from trainables.config import DECODERS, TrialConfig

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from cluster.pools import SHIPPED, Pool
 from cluster.problems import NOTHING, Problem, from_pydantic, raise_problems, render, value_at
 from cluster.yaml_lines import LinedYaml, parse
 from cluster.yaml_lines import Path as KeyPath
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 from search import checks
 from search.sections import (
     Budget,
@@ -34,6 +35,7 @@ from search.sections import (
     SamplerConfig,
     Section,
     Study,
+    settings_class_in,
 )
 from search.space import AXES, Axis, Space
 
@@ -211,15 +213,8 @@ def _keys_at(path: KeyPath) -> list[str]:
     model: type[BaseModel] = StudyConfig
     for step in path:
         if step in model.model_fields:
-            model = _model_in(model.model_fields[str(step)].annotation) or model
+            model = settings_class_in(model.model_fields[str(step)].annotation) or model
     return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings class in an annotation such as `list[Pool] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _between_sections(config: StudyConfig) -> Iterator[Problem]:

@@ -14,12 +14,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
+from rich.table import Table
+
 from cluster.problems import Problem
 from cluster.storage import Folder
 from data_prep.schema import BuildSettings, DatasetCard
 from data_prep.shards import CARD, read_card
-from rich.console import Console
-from rich.table import Table
 from search import placement
 from search.config import StudyConfig
 from search.memory import Architecture, flops_per_image, parameters

@@ -23,11 +23,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cluster.pools import Pool
 from cluster.storage import Folder
+from search.budget import trials_spent
 from search.config import StudyConfig
+from search.final import winners
 from search.ledger import JOURNAL, Ledger, load_ended_trials
 from search.pruner import Direction, Rungs
 from search.sampling import Sampling
 from search.sections import Objective
+from search.views import Progress, Seen
 from trainables.config import TrialConfig
 from trainables.order import TrialOrder
 from trainables.record import Role, Status, TrialInfo, TrialRecord, TrialStatus, now
@@ -64,34 +67,6 @@ class Ending:
 
 class StudyFailedError(RuntimeError):
     """So many trials failed in a row that the study was ended; the message says why."""
-
-
-@dataclass(kw_only=True)
-class Seen:
-    """What is known of a trial at this moment, for the console."""
-
-    role: Role
-    encoder: str
-    pool: str
-    epochs: int
-    epoch: int = 0
-    rung: int = 0
-    """The highest rung it has reached, in epochs."""
-    value: float | None = None
-    """Its first objective so far."""
-    slot_s: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Where the study stands, for the console."""
-
-    entered: int
-    trials: int
-    counts: dict[str, int]
-    best: float | None
-    best_trial: str
-    left_s: float | None
 
 
 class Engine:
@@ -396,7 +371,7 @@ class Engine:
 
     def _count_failures(self, ending: Ending) -> None:
         limit = self.config.failures.stop_after_consecutive
-        ended = [t for t in self.ledger.trials() if t.state.is_finished() and "warm_start" not in t.user_attrs]
+        ended = [t for t in self.trials() if t.state.is_finished()]
         last = sorted(ended, key=lambda t: t.datetime_complete or 0)[-limit:]  # type: ignore[arg-type,return-value]
         if len(last) == limit and all(t.state == TrialState.FAIL for t in last):
             self.failed = f"{limit} trials failed in a row, the last with: {ending.reason}"
@@ -439,7 +414,7 @@ class Engine:
 
     def progress(self) -> Progress:
         """Where the study stands."""
-        trials = [t for t in self.ledger.trials() if "warm_start" not in t.user_attrs]
+        trials = self.trials()
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
         counts = {"running": len(self.running)} | {
             status: sum(t.state == state for t in trials) for status, state in states.items()
@@ -460,17 +435,8 @@ class Engine:
 
     def _search_over(self) -> str | None:
         """Why the search takes no further trials, or None."""
-        budget = self.config.budget
-        trials = [t for t in self.ledger.trials() if "warm_start" not in t.user_attrs]
-        if len(trials) >= budget.trials:
-            return f"{budget.trials} trials"
-        if budget.total_epochs is not None:
-            epochs = sum(len(t.intermediate_values) for t in trials if "repeat_of" not in t.user_attrs)
-            if epochs >= budget.total_epochs:
-                return f"{epochs} epochs of {budget.total_epochs}"
-        if budget.no_gain_trials is not None and self._without_gain(trials) >= budget.no_gain_trials:
-            return f"no gain in {budget.no_gain_trials} trials"
-        return self._time_spent() or self._money_spent()
+        over = trials_spent(self.config.budget, self.trials(), maximise=self._directions[0] == "maximize")
+        return over or self._time_spent() or self._money_spent()
 
     def _time_spent(self) -> str | None:
         hours = self.config.budget.hours
@@ -483,22 +449,15 @@ class Engine:
         spent = self.usd
         return f"budget.max_usd {limit:g} spent ({spent:.4f})" if spent >= limit else None
 
-    def _without_gain(self, trials: list[FrozenTrial]) -> int:
-        """How many ended trials in a row, in order of number, did not better the first objective."""
-        best, since = -math.inf, 0
-        sign = 1.0 if self._directions[0] == "maximize" else -1.0
-        for trial in trials:
-            if trial.state == TrialState.RUNNING:
-                break
-            value = sign * trial.values[0] if trial.values and trial.state == TrialState.COMPLETE else -math.inf
-            best, since = (value, 0) if value > best else (best, since + 1)
-        return since
-
     # -- winners -----------------------------------------------------------------------------------------------------
+
+    def trials(self) -> list[FrozenTrial]:
+        """The study's own trials in order of number, without those of a warm start."""
+        return [t for t in self.ledger.trials() if "warm_start" not in t.user_attrs]
 
     def complete_trials(self) -> list[FrozenTrial]:
         """The complete trials, best first by the first objective."""
-        found = [t for t in self.ledger.trials() if t.state == TrialState.COMPLETE and "warm_start" not in t.user_attrs]
+        found = [t for t in self.trials() if t.state == TrialState.COMPLETE]
         sign = -1.0 if self._directions[0] == "maximize" else 1.0
         return sorted(found, key=lambda t: (sign * t.values[0], t.number))
 
@@ -508,19 +467,10 @@ class Engine:
         return complete[0] if complete else None
 
     def _plan_finals(self) -> list[TrialOrder]:
-        """The best `final.top` configurations, of different encoders if so wished, with the full budget."""
+        """The orders of the winners that are not trained yet."""
         final = self.config.final
-        chosen: list[FrozenTrial] = []
-        for trial in self.complete_trials():
-            encoder = trial.user_attrs["config"]["encoder"]
-            taken = {t.user_attrs["config"]["encoder"] for t in chosen}
-            if "repeat_of" in trial.user_attrs or (final.distinct_encoders and encoder in taken):
-                continue
-            chosen.append(trial)
         orders = []
-        for trial in chosen[: final.top]:
-            name = trial.user_attrs["config"]["encoder"].replace("/", "-")
-            name = name if final.distinct_encoders else f"{name}-{trial_id(trial.number)}"
+        for name, trial in winners(self.complete_trials(), final).items():
             if self.record(name, final=True).status().status not in ("pending", "running"):
                 continue
             config = self.space.to_config(trial.params, epochs=final.epochs, seed=trial.user_attrs["config"]["seed"])
@@ -531,9 +481,7 @@ class Engine:
 
     def _recall(self) -> None:
         """Rebuild rungs and queue from the folder: what was under way goes on first, in order of number."""
-        for trial in self.ledger.trials():
-            if "warm_start" in trial.user_attrs:
-                continue
+        for trial in self.trials():
             name = trial_id(trial.number)
             self._usd[self.record(name).folder.uri] = self.record(name).status().usd
             rows = self._record_rungs(trial)

@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from cluster.pools import SHIPPED
 from search.config import StudyConfig
-from search.sections import METRICS
+from search.sections import METRICS, settings_class_in
 from search.space import AXES, Axis, is_number
 from trainables.config import DECODERS, PAPER_ENCODERS, TrialConfig
 
@@ -101,7 +101,7 @@ def _axis_schema(name: str) -> dict[str, Any]:
 def _sections() -> Iterator[str]:
     yield from ("### The sections", "", *_table(StudyConfig), "")
     for name, info in StudyConfig.model_fields.items():
-        if name != "space" and (model := _model_in(info.annotation)):
+        if name != "space" and (model := settings_class_in(info.annotation)):
             yield from _section(name, model)
     yield from ("### An axis of `space`", "", _first_line(Axis), "", *_table(Axis), "")
     yield from ("### What `space` and `fixed` may name", "", *_table(TrialConfig, only=AXES), "")
@@ -111,15 +111,8 @@ def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
     """A section's table, and those of the mappings inside it."""
     yield from (f"### `{path}`", "", _first_line(model), "", *_table(model), "")
     for name, info in model.model_fields.items():
-        if inner := _model_in(info.annotation):
+        if inner := settings_class_in(info.annotation):
             yield from _section(f"{path}.{name}", inner)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings class in an annotation such as `list[Pool] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _table(model: type[BaseModel], only: tuple[str, ...] | None = None) -> Iterator[str]:
@@ -170,7 +163,7 @@ def _text(info: FieldInfo) -> str:
 
 
 def _about(info: FieldInfo) -> str:
-    model = _model_in(info.annotation)
+    model = settings_class_in(info.annotation)
     return _first_line(model) if model else ""
 
 

@@ -19,7 +19,6 @@ from functools import cached_property
 from typing import Any, get_args
 
 import optuna
-from cluster.problems import Problem, raise_problems
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -27,6 +26,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+
+from cluster.problems import Problem, raise_problems
 from trainables.config import TrialConfig
 
 Scalar = str | int | float | bool | None
