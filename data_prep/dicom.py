@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +97,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         ReadError: `empty_file`, `not_dicom`, `unreadable`, `absurd_size` (more bytes than any mammogram).
         HeaderError: a readable header of an unusable file: `absurd_size`, `wrong_depth`, `truncated`.
     """
-    with open_file(path) as (file, size):
+    with open_file(path) as (file, size), _broken_files():
         return _parse(file, size)[1]
 
 
@@ -109,15 +111,10 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         ReadError: as `read_header`, and `unreadable` for pixel data that cannot be decoded.
     """
-    with open_file(path) as (file, size):
+    with open_file(path) as (file, size), _broken_files():
         dataset, header = _parse(file, size)
-        try:
-            stored_HW = _decode(file, size, header) if header.compressed else _read_native(file, header)
-            return _to_display(stored_HW, dataset, header)
-        except ReadError:
-            raise
-        except Exception as error:  # decoders raise anything on broken data
-            raise _undecodable(file, size, header, error) from error
+        stored_HW = _decode(file, size, header) if header.compressed else _read_native(file, header)
+        return _to_display(stored_HW, dataset, header)
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -172,6 +169,17 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return read_at(file, 0, 132)[128:] == b"DICM"
 
 
+@contextmanager
+def _broken_files() -> Iterator[None]:
+    """Whatever pydicom and the decoders raise on broken bytes is a ReadError: there is no list of what they may."""
+    try:
+        yield
+    except ReadError:
+        raise
+    except Exception as error:
+        raise ReadError("unreadable", f"{type(error).__name__}: {error}") from error
+
+
 def _parse(file: Any, size: int) -> tuple[pydicom.Dataset, Header]:
     """The tags before Pixel Data, and the header made of them, checked."""
     for limit in (FIRST_HEADER_BYTES, MAX_HEADER_BYTES):
@@ -183,10 +191,7 @@ def _parse(file: Any, size: int) -> tuple[pydicom.Dataset, Header]:
         if len(head) == size:
             raise ReadError("truncated", "the file ends before any pixel data")
         raise ReadError("unreadable", f"no pixel data in the first {MAX_HEADER_BYTES} bytes")
-    try:
-        header = _to_header(dataset, *_pixel_span(head, at, size, dataset))
-    except Exception as error:  # a broken value may raise anything when it is converted
-        raise ReadError("unreadable", f"the header is broken: {type(error).__name__}: {error}") from error
+    header = _to_header(dataset, *_pixel_span(head, at, size, dataset))
     _check(dataset, header)
     return dataset, header
 
@@ -203,8 +208,6 @@ def _parse_head(head: bytes) -> tuple[pydicom.Dataset, int]:
         raise ReadError("not_dicom", str(error)) from error
     except EOFError as error:
         raise ReadError("truncated", f"the file ends inside its header: {error}") from error
-    except Exception as error:  # pydicom raises anything on broken bytes
-        raise ReadError("unreadable", f"{type(error).__name__}: {error}") from error
     return dataset, stream.tell()
 
 
@@ -290,15 +293,17 @@ def _read_native(file: Any, header: Header) -> np.ndarray:
 
 def _decode(file: Any, size: int, header: Header) -> np.ndarray:
     """Stored values of compressed pixel data, of one frame of the size that the header states."""
+    content = read_at(file, 0, size)
+    if content.rfind(_SEQUENCE_END, header.pixel_offset) < 0:
+        raise ReadError("truncated", "the compressed pixel data have no end")
     syntax = UID(header.transfer_syntax)
-    dataset = pydicom.dcmread(io.BytesIO(read_at(file, 0, size)))
+    dataset = pydicom.dcmread(io.BytesIO(content))
     frame = pydicom.encaps.get_frame(dataset.PixelData, 0, number_of_frames=1)
     if syntax == RLELossless:
         return decode_rle(frame, header.rows, header.columns, header.bits_allocated // 8)
     decoder = get_decoder(syntax)
     if not decoder.is_available:
-        detail = f"{syntax.name} needs a decoder: install the extra mammosearch[codecs]"
-        raise ReadError("unreadable", detail)
+        raise ReadError("unreadable", f"{syntax.name} needs a decoder: install the extra mammosearch[codecs]")
     if frame_shape(frame) != (header.rows, header.columns):
         detail = f"the code stream has {frame_shape(frame)} pixels, the header {(header.rows, header.columns)}"
         raise ReadError("unreadable", detail)
@@ -340,10 +345,3 @@ def _apply_tables(stored_HW: np.ndarray, dataset: pydicom.Dataset) -> np.ndarray
         raise ReadError("unreadable", "the rescale or window tags give no finite values")
     table = np.round((shown - floor) * (65535 / span if span else 0)).astype(np.uint16)
     return table[stored_HW.astype(np.int32) - low] if low < 0 else table[stored_HW - low]
-
-
-def _undecodable(file: Any, size: int, header: Header, error: Exception) -> ReadError:
-    tail = read_at(file, max(0, size - 64), 64)
-    if header.compressed and _SEQUENCE_END not in tail:
-        return ReadError("truncated", "the compressed pixel data have no end")
-    return ReadError("unreadable", f"pixel data: {type(error).__name__}: {error}")

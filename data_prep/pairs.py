@@ -37,7 +37,8 @@ from data_prep.schema import SPLITS, BuildSettings, Found, Lesion, Rejected, Rep
 ALIASES = {"patient": "patient_id"}
 SIDES = {"L": "LEFT", "LEFT": "LEFT", "R": "RIGHT", "RIGHT": "RIGHT"}
 DENSITIES = {"A": 1, "B": 2, "C": 3, "D": 4}
-PATIENT_IN_NAME = re.compile(r"(P_\d+)|^([^_]+)_")
+PATIENT_IN_NAME = re.compile(r"P_\d+")
+FIRST_WORD = re.compile(r"^[^_]+(?=_)")
 MASK_SUFFIX = re.compile(r"(?:_mask)?(?:_(\d+))?$", re.IGNORECASE)
 
 
@@ -166,7 +167,7 @@ def _rows_of_names(images: list[FileRecord], log: _Log) -> list[Row]:
 
 def _rows_of_image(file: FileRecord, name: str, masks: list[tuple[str, str]], log: _Log) -> list[Row]:
     stem = PurePosixPath(name).name
-    patient = PATIENT_IN_NAME.search(stem)
+    patient = PATIENT_IN_NAME.search(stem) or FIRST_WORD.search(stem)
     if patient is None:
         detail = "no patient in its name; name files <patient>_..., or give index_csv"
         log.reject(file.path, name, f"bad_row: {detail}")
@@ -181,7 +182,7 @@ def _rows_of_image(file: FileRecord, name: str, masks: list[tuple[str, str]], lo
         Row(
             image=file.relative,
             mask=mask,
-            patient_id=patient[1] or patient[2],
+            patient_id=patient[0],
             lesion_id=lesion_id,
             side=side,
             view=view,
