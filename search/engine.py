@@ -328,8 +328,7 @@ class Engine:
                 self.ledger.set_attr(int(name), "infeasible", ending.reason)
             self.ledger.end(int(name), ending.status, values, reason=ending.reason)
         self._write_status(order, ending, epochs=len(rows))
-        if not final:
-            self._tidy(name, ending.status)
+        self._tidy(order)
         self._rows.pop(name)
         self.ended.append((name, ending.status))
         told = f": {ending.reason}" if ending.reason else ""
@@ -377,18 +376,21 @@ class Engine:
             self.failed = f"{limit} trials failed in a row, the last with: {ending.reason}"
             self.stop_reason = self.failed
 
-    def _tidy(self, name: str, status: Status) -> None:
-        """Remove the checkpoint of an ended trial, unless it is to be kept (`study.keep_checkpoints`)."""
-        keep = self.config.study.keep_checkpoints
+    def _tidy(self, order: TrialOrder) -> None:
+        """Remove the checkpoint of an ended trial, unless it is to be kept (`study.keep_checkpoints`).
+
+        A final keeps its best weights beside it.
+        """
+        keep, name, folder = self.config.study.keep_checkpoints, order.info.trial_id, Folder(order.folder)
         if keep == "all":
             return
         best = self.best_trial()
-        if keep == "best" and status == "complete" and best is not None and trial_id(best.number) == name:
-            if self._best is not None:
-                self.record(self._best).folder.remove("checkpoint")
+        if order.info.role != "final" and keep == "best" and best is not None and trial_id(best.number) == name:
+            if self._best not in (None, name):
+                self.record(str(self._best)).folder.remove("checkpoint")
             self._best = name
             return
-        self.record(name).folder.remove("checkpoint")
+        folder.remove("checkpoint")
 
     def _values(self, name: str, info: TrialInfo) -> list[float]:
         """The objectives of a trial so far, made of its rows alone, so that a resumed study finds the same.
