@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,8 +51,13 @@ class _PrintHandler(logging.Handler):
         print(record.getMessage(), flush=True)
 
 
+Row = tuple[str | Text, ...]
+
+
 class StudyView:
     """The live table of a study.
+
+    The engine is read only in `update`, by the thread that drives the study; the clock ticks between updates.
 
     Args:
         engine: whose trials are shown.
@@ -62,55 +66,62 @@ class StudyView:
 
     def __init__(self, engine: Engine, console: RichConsole) -> None:
         self._engine = engine
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self._drawn_at = 0.0
+        self._read()
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=1, transient=True)
+        self._draws = console.is_terminal
 
     def __enter__(self) -> StudyView:
-        if self._live:
+        if self._draws:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live:
+        self.update()
+        if self._draws:
             self._live.stop()
 
     def update(self) -> None:
-        """Draw again, at most four times a second."""
-        if self._live and time.monotonic() - self._drawn_at > 0.25:
-            self._drawn_at = time.monotonic()
-            self._live.update(self.render(), refresh=True)
+        """Look at the engine again."""
+        if self._draws:
+            self._read()
 
     def render(self) -> Group:
-        """The table with its headline."""
-        engine = self._engine
-        objective = engine.config.objective[0].metric
+        """The table with its headline, as of the last update."""
         table = Table(box=None, pad_edge=False, header_style="bold")
+        objective = self._engine.config.objective[0].metric
         for title in ("trial", "role", "encoder", "pool", "status", "epoch", "rung", objective, "time"):
             table.add_column(title, justify="right" if title in ("epoch", "rung", objective, "time") else "left")
-        for row in self._rows():
+        for row in self._rows:
             table.add_row(*row)
         return Group(self._headline(), table)
 
-    def _headline(self) -> Text:
+    def _read(self) -> None:
         engine = self._engine
-        progress = engine.progress()
+        self._progress, self._usd = engine.progress(), engine.usd
+        running = [self._row(name, self._status(name)) for name in engine.running]
+        ended = engine.ended[-max(1, ROWS - len(running)) :]
+        self._rows: list[Row] = running + [self._row(name, status) for name, status in reversed(ended)]
+
+    def _headline(self) -> Text:
+        progress = self._progress
         best = f"best {progress.best:.4f} ({progress.best_trial})" if progress.best is not None else "no result yet"
         left = f", about {_clock(progress.left_s)} left" if progress.left_s is not None else ""
-        money = f", ${engine.usd:.2f}" if engine.usd else ""
+        money = f", ${self._usd:.2f}" if self._usd else ""
         counts = " ".join(f"{count} {status}" for status, count in progress.counts.items() if count)
         return Text(
-            f"{engine.folder.name}: trial {progress.entered} of {progress.trials} | {counts} | {best} | "
-            f"{_clock(engine.elapsed_s)}{left}{money}",
+            f"{self._engine.folder.name}: trial {progress.entered} of {progress.trials} | {counts} | {best} | "
+            f"{_clock(self._engine.elapsed_s)}{left}{money}",
             style="bold",
         )
 
-    def _rows(self) -> list[tuple[str | Text, ...]]:
-        engine = self._engine
-        running = [self._row(name, "running") for name in engine.running]
-        ended = engine.ended[-max(0, ROWS - len(running)) :]
-        return running + [self._row(name, status) for name, status in reversed(ended)]
+    def _status(self, name: str) -> str:
+        """A trial that no slot has taken yet is pending, though it is under way for the study."""
+        if self._engine.seen[name].epoch:
+            return "running"
+        final = self._engine.seen[name].role == "final"
+        return self._engine.record(name, final=final).status().status
 
-    def _row(self, name: str, status: str) -> tuple[str | Text, ...]:
+    def _row(self, name: str, status: str) -> Row:
         seen = self._engine.seen[name]
         return (
             name,

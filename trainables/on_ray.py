@@ -213,9 +213,11 @@ class Slot(tune.Trainable):
         self._started_at = before.started_at or now()
         self._slot_s = before.slot_s
         self._retries = before.retries
+        self._epochs_before = before.epochs
         self._begun = False
         self._last: dict[str, Any] = {}
         self._parameters: int | None = before.parameters
+        self._write_status()
 
     def _attempt(self) -> dict[str, Any]:
         """One epoch, again from the checkpoint as often as the trial may be retried."""
@@ -316,7 +318,7 @@ class Slot(tune.Trainable):
         self._record.write_status(
             TrialStatus(
                 status="running",
-                epochs=int(self._last.get("epoch", 0)),
+                epochs=int(self._last.get("epoch", self._epochs_before)),
                 parameters=self._parameters,
                 slot_s=round(self._slot_s, 3),
                 usd=round(self._slot_s / 3600 * self._order.pool.price, 6),
