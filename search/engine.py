@@ -363,6 +363,7 @@ class Engine:
                 slot_s=round(slot_s, 3),
                 usd=round(_usd(order, slot_s), 6),
                 retries=ending.retries,
+                session=order.session,
                 started_at=before.started_at or now(),
                 ended_at=now(),
             )

@@ -24,8 +24,9 @@ from search.engine import FINISHED, WAIT, Ending, Engine
 from trainables.on_ray import Slot, slot_request
 from trainables.order import TrialOrder
 
-SLOT_RETRIES = 1_000_000
-"""How often Tune may start a slot again whose process died; the trial itself counts its retries."""
+SLOT_RETRIES = 10
+"""How often Tune may start a slot again for one trial. The slot counts its own restarts as the trial's retries, and
+ends the trial after `failures.retries`; this bounds what dies before it can count."""
 
 
 class _Inert:

@@ -187,6 +187,7 @@ class Slot(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         """Take the first trial; the worker group starts with its first step."""
         self._group: WorkerGroup | None = None
+        self._nodes: set[str] = set()
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -212,7 +213,8 @@ class Slot(tune.Trainable):
         before = self._record.status()
         self._started_at = before.started_at or now()
         self._slot_s = before.slot_s
-        self._retries = before.retries
+        died = before.status == "running" and before.session == self._order.session  # this slot's predecessor
+        self._retries = before.retries + died
         self._epochs_before = before.epochs
         self._begun = False
         self._last: dict[str, Any] = {}
@@ -221,21 +223,29 @@ class Slot(tune.Trainable):
 
     def _attempt(self) -> dict[str, Any]:
         """One epoch, again from the checkpoint as often as the trial may be retried."""
-        while True:
+        why = "the slot's process died"
+        while self._retries <= self._order.retries:
             try:
                 return self._epoch()
             except GroupEndedError as error:
-                self._drop_group()
-                self._record.log(f"the workers are gone: {error}")
+                why = str(error)
+                self._record.log(f"the workers are gone: {why}")
                 if error.out_of_memory:
-                    failed = TrialError("out_of_memory", f"out of host memory: {error}", traceback.format_exc())
+                    failed = TrialError("out_of_memory", f"out of host memory: {why}", traceback.format_exc())
                     if (answer := self._fail(failed)) is not None:
                         return answer
-                    continue
-                self._retries += 1
-                if self._retries > self._order.retries:
-                    reason = f"worker died {self._retries} times: {error}"
-                    return _failure(TrialError("worker_died", reason, traceback.format_exc()))
+                elif self._machine_lost():
+                    self._record.log("a machine was lost or taken back: this does not count as a retry")
+                else:
+                    self._retries += 1
+            self._drop_group()
+        reason = f"worker died {self._retries} times: {why}"
+        return _failure(TrialError("worker_died", reason, ""))
+
+    def _machine_lost(self) -> bool:
+        """Whether a node that the workers ran on is gone."""
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        return not self._nodes <= alive
 
     def _epoch(self) -> dict[str, Any]:
         """One epoch, or the last one again of a trial that was resumed; begins the trial if need be."""
@@ -306,7 +316,8 @@ class Slot(tune.Trainable):
         self._drop_group()
         name = f"slot-{self._order.pool.name}-{os.getpid()}-{time.monotonic_ns()}"
         self._group = WorkerGroup(self._order.pool, name)
-        self._group.call("ready", timeout_s=START_TIMEOUT_S)
+        answers = self._group.call("ready", timeout_s=START_TIMEOUT_S)
+        self._nodes = {answer["node"] for answer in answers.values()}
 
     def _drop_group(self) -> None:
         self._begun = False
@@ -323,6 +334,7 @@ class Slot(tune.Trainable):
                 slot_s=round(self._slot_s, 3),
                 usd=round(self._slot_s / 3600 * self._order.pool.price, 6),
                 retries=self._retries,
+                session=self._order.session,
                 started_at=self._started_at,
             )
         )

@@ -60,6 +60,9 @@ class TrialStatus(BaseModel):
     """Seconds a slot was held, retries included."""
     usd: float = 0.0
     retries: int = 0
+    """How often it went on from its checkpoint because its workers died; lost machines are not counted."""
+    session: str = ""
+    """The run of the driver that it was last trained in."""
     started_at: str = ""
     ended_at: str = ""
 
