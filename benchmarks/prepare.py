@@ -33,8 +33,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 

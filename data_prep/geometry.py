@@ -124,23 +124,33 @@ class Geometry:
         small = self.cut(image_HW, self.size_px)
         return self.square(small, small.min())
 
-    def coverage(self, mask_HW: np.ndarray) -> np.ndarray:
-        """The share of each sample pixel that the lesion covers.
+    def coverage(self, patch_hw: np.ndarray, at: Box) -> np.ndarray:
+        """The share of each sample pixel that a lesion covers, exactly.
 
         Args:
-            mask_HW: of the film's size; uint8 of 0 and 255, or anything that is above 0 where the lesion is.
+            patch_hw: the lesion's mask inside its own box `at`; above 0 where the lesion is.
+            at: where on the film the patch lies.
 
         Returns:
-            (S, S) float32 in 0 to 1. Its sum is the lesion's true area in sample pixels.
+            (S, S) float32 in 0 to 1. Its sum is the area in sample pixels of the lesion's part inside `box`.
         """
-        is_bytes = mask_HW.dtype == np.uint8 and mask_HW.max(initial=0) == 255
-        white_HW = mask_HW if is_bytes else (mask_HW > 0).astype(np.uint8) * np.uint8(255)
-        small = self.square(self.cut(white_HW, self.size_px), 0)
-        return small.astype(np.float32) / np.float32(255)
+        rows, columns = self.inner
+        first_row, by_rows = _area_shares(patch_hw > 0, at.top - self.box.top, self.box.rows, rows)
+        first_column, shares = _area_shares(by_rows.T, at.left - self.box.left, self.box.columns, columns)
+        inner = np.zeros((rows, columns), np.float32)
+        inner[first_row : first_row + shares.shape[1], first_column : first_column + shares.shape[0]] = shares.T
+        return self.square(np.ascontiguousarray(inner[:, ::-1]) if self.flipped else inner, 0)
 
     def apply_mask(self, mask_HW: np.ndarray) -> np.ndarray:
-        """One lesion's mask as (S, S) uint8 of 0 and 1, its area kept (`keep_area`)."""
-        return keep_area(self.coverage(mask_HW))
+        """One lesion's mask as (S, S) uint8 of 0 and 1, its area kept (`keep_area`).
+
+        Args:
+            mask_HW: of the film's size; above 0 where the lesion is.
+        """
+        if mask_HW.shape != (self.rows, self.columns):
+            raise ValueError(f"a mask of shape {mask_HW.shape} is not of the film of {self.rows} x {self.columns}")
+        at = bounding_box(mask_HW)
+        return keep_area(self.coverage(mask_HW[at.top : at.bottom, at.left : at.right], at))
 
     def undo(self, mask_SS: np.ndarray) -> np.ndarray:
         """Put a sample's mask back into the film.
@@ -173,6 +183,12 @@ class Geometry:
     def _shape(self, longer_px: int) -> tuple[int, int]:
         scale = longer_px / max(self.box.rows, self.box.columns)
         return max(1, round(self.box.rows * scale)), max(1, round(self.box.columns * scale))
+
+
+def bounding_box(mask_HW: np.ndarray) -> Box:
+    """The box of all that is above 0; of no rows and columns where nothing is."""
+    left, top, width, height = cv2.boundingRect((mask_HW > 0).view(np.uint8))
+    return Box(top, left, top + height, left + width)
 
 
 def find_geometry(
@@ -258,6 +274,27 @@ def keep_area(coverage_SS: np.ndarray) -> np.ndarray:
     areas = np.cumsum(counts[::-1])[::-1]
     level = levels[np.argmin(np.abs(areas - true_area))]
     return (coverage_SS >= level).astype(np.uint8)
+
+
+def _area_shares(patch: np.ndarray, offset: int, length: int, cells: int) -> tuple[int, np.ndarray]:
+    """Shrink the first axis of a patch by areas: the mean of the patch over each cell that it touches.
+
+    The axis is one of `length` pixels cut into `cells` equal cells; the patch begins at pixel `offset`, perhaps
+    outside. Sums over cells with fractional edges are differences of the running sum, interpolated at the edges.
+
+    Returns:
+        The first cell touched, and an array of shape (cells touched, ...).
+    """
+    pixels = length / cells
+    first = min(max(int(offset / pixels), 0), cells)
+    last = min(max(int(np.ceil((offset + len(patch)) / pixels)), first), cells)
+    running = np.zeros((len(patch) + 1, *patch.shape[1:]))
+    np.cumsum(patch, axis=0, dtype=np.float64, out=running[1:])
+    edges = np.clip(np.arange(first, last + 1) * pixels - offset, 0, len(patch))
+    below = np.minimum(edges.astype(int), len(patch) - 1)
+    share = (edges - below)[:, None]
+    sums = np.diff(running[below] * (1 - share) + running[below + 1] * share, axis=0)
+    return first, np.round(sums / pixels, 6)  # differences of sums leave dust where there is nothing
 
 
 def _find_breast(image_HW: np.ndarray) -> np.ndarray | None:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from data_prep.dicom import read_image, read_mask
-from data_prep.geometry import Box, Geometry, find_geometry, keep_area, lesion_box
+from data_prep.geometry import Box, Geometry, bounding_box, find_geometry, keep_area, lesion_box
 from data_prep.normalise import normalised_samples
 from data_prep.schema import BuildSettings, Lesion, ReadError, Rejected, Repaired, Sample
 
@@ -44,13 +44,7 @@ class Mark:
     lesion: Lesion
     box: Box
     patch: np.ndarray
-    """uint8 of 0 and 255."""
-
-    def on_film(self, rows: int, columns: int) -> np.ndarray:
-        """(H, W) uint8 of 0 and 255."""
-        film_HW = np.zeros((rows, columns), np.uint8)
-        film_HW[self.box.top : self.box.bottom, self.box.left : self.box.right] = self.patch
-        return film_HW
+    """uint8 of 0 and 1."""
 
     def share_outside(self, box: Box) -> float:
         """The share of the lesion's pixels that lie outside `box`."""
@@ -133,11 +127,10 @@ def _fitted(mask_HW: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _mark(lesion: Lesion, mask_HW: np.ndarray) -> Mark:
-    left, top, width, height = cv2.boundingRect(mask_HW)
-    if width == 0:
+    box = bounding_box(mask_HW)
+    if box.rows == 0:
         raise ReadError("mask_black", "no pixel is marked")
-    box = Box(top, left, top + height, left + width)
-    return Mark(lesion, box, mask_HW[top : box.bottom, left : box.right] * np.uint8(255))
+    return Mark(lesion, box, mask_HW[box.top : box.bottom, box.left : box.right].copy())
 
 
 def _keep_lesions(whole: Geometry, marks: list[Mark], sample: Sample, repaired: list[Repaired]) -> Geometry:
@@ -218,7 +211,7 @@ def _masks(geometry: Geometry, marks: list[Mark], *, whole: bool) -> tuple[np.nd
     union_SS = np.zeros((geometry.size_px, geometry.size_px), np.uint8)
     entries = []
     for mark in marks:
-        coverage_SS = geometry.coverage(mark.on_film(geometry.rows, geometry.columns))
+        coverage_SS = geometry.coverage(mark.patch, mark.box)
         mask_SS = keep_area(coverage_SS)
         area_px = int(mask_SS.sum())
         if area_px == 0 and not whole:  # another lesion of the film, not in this crop

@@ -140,7 +140,7 @@ def test_wrong_shapes_are_named():
     geometry = whole_film(100, 60, 32)
     with pytest.raises(ValueError, match=r"\(31, 32\) does not fit samples of 32 x 32"):
         geometry.undo(np.zeros((31, 32), np.uint8))
-    with pytest.raises(ValueError, match="is not the film of 100 x 60"):
+    with pytest.raises(ValueError, match="is not of the film of 100 x 60"):
         geometry.apply_mask(np.zeros((60, 100), np.uint8))
     with pytest.raises(ValueError, match="leaves the film"):
         Geometry(rows=100, columns=60, box=Box(0, 0, 101, 60), flipped=False, size_px=32)
@@ -170,7 +170,7 @@ def test_scattered_calcifications_keep_their_area():
     for y, x in rng.integers(600, 1400, (150, 2)):
         mask_HW[y : y + 5, x : x + 5] = 255
     geometry = whole_film(2000, 2000, 224)
-    coverage_SS = geometry.coverage(mask_HW)
+    coverage_SS = geometry.coverage(mask_HW, Box(0, 0, 2000, 2000))
     assert (coverage_SS >= 0.5).sum() < 0.2 * coverage_SS.sum()
     assert geometry.apply_mask(mask_HW).sum() == pytest.approx(coverage_SS.sum(), rel=0.15)
 
@@ -191,3 +191,28 @@ def test_lesion_box_is_a_square_moved_into_the_film():
     assert lesion_box(Box(0, 660, 100, 700), rows=1000, columns=700, margin=0.5) == Box(0, 500, 200, 700)
     assert lesion_box(Box(0, 0, 900, 100), rows=1000, columns=700, margin=0.5) == Box(0, 0, 1000, 700)
     assert lesion_box(Box(500, 500, 504, 503), rows=1000, columns=700, margin=0.5).rows == 64
+
+
+@pytest.mark.parametrize("size_px", [32, 224, 960])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_coverage_is_the_exact_area_of_each_pixel(size_px, flipped):
+    """Against a film enlarged so far that every sample pixel is a whole number of its pixels."""
+    rng = np.random.default_rng(3)
+    mask_HW = (cv2.GaussianBlur(rng.random((45, 30)), (0, 0), 2) > 0.5).astype(np.uint8)
+    geometry = Geometry(rows=45, columns=30, box=Box(5, 6, 37, 26), flipped=flipped, size_px=size_px)
+    part = mask_HW[5:37, 6:26][:, :: -1 if flipped else 1]
+    fine = np.kron(part, np.ones((size_px, size_px)))  # 32 rows become 32 * size_px
+    expected = fine.reshape(size_px, 32, size_px * 20 // 32, 32).mean(axis=(1, 3))
+    coverage_SS = geometry.coverage(mask_HW, Box(0, 0, 45, 30))
+    assert coverage_SS[:, : expected.shape[1]] == pytest.approx(expected, abs=1e-4)
+    assert not coverage_SS[:, expected.shape[1] :].any()
+
+
+def test_coverage_of_a_patch_is_that_of_the_film_it_lies_on():
+    mask_HW = disc(1000, 700, (400, 90), 130)
+    geometry = Geometry(rows=1000, columns=700, box=Box(361, 60, 900, 500), flipped=True, size_px=224)
+    whole_SS = geometry.coverage(mask_HW, Box(0, 0, 1000, 700))
+    patch_SS = geometry.coverage(mask_HW[330:470, 20:160], Box(330, 20, 470, 160))
+    assert np.abs(whole_SS - patch_SS).max() < 1e-4
+    inside_px = np.count_nonzero(mask_HW[361:900, 60:500]) * geometry.scale**2
+    assert patch_SS.sum() == pytest.approx(inside_px, rel=0.01)
