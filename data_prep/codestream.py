@@ -64,8 +64,8 @@ def decode_rle(frame: bytes, rows: int, columns: int, itemsize: int) -> np.ndarr
     for plane, (start, end) in enumerate(zip(offsets, ends, strict=False)):
         if not 64 <= start < end <= len(frame):
             raise ValueError(f"RLE segment {plane} lies outside of the pixel data")
-        image_HWb[..., plane] = _decode_packbits(frame[start:end], rows, columns)
-    return image_HWb.view(f">u{itemsize}")[..., 0].astype(f"u{itemsize}")
+        image_HWb[..., itemsize - 1 - plane] = _decode_packbits(frame[start:end], rows, columns)
+    return image_HWb.view(f"<u{itemsize}")[..., 0]  # the first segment holds the most significant bytes
 
 
 def _decode_packbits(segment: bytes, rows: int, columns: int) -> np.ndarray:
