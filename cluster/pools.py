@@ -6,7 +6,7 @@ each. The batch size of a trial is global: it does not depend on the number of w
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -162,3 +162,9 @@ carries it (n1-standard-4 for one P100 or T4, n1-standard-8 for two T4, g2-stand
 Spot prices change from day to day and by region. Give your own as `{name: t4, usd_per_hour: 0.60}`. The rates are
 taken from published ResNet-50 training rates and rounded down, the CPU's measured; a dry run's hours are as good.
 """
+
+
+def over_shipped(described: dict[str, Any]) -> dict[str, Any]:
+    """What a settings file says of a pool, laid over the shipped pool of that name if there is one."""
+    shipped = SHIPPED.get(described["name"])
+    return {**(shipped.model_dump() if shipped else {}), **described}

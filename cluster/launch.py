@@ -1,0 +1,72 @@
+"""Send a study to a cluster that `ray up` has started: copy the code, submit, follow, bring the tables back.
+
+The study runs as a Ray job on the head: it goes on if the line to it breaks, and whoever calls again may follow it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+REMOTE = "~/mammosearch"
+"""Where cluster files mount the code."""
+DASHBOARD = "http://127.0.0.1:8265"
+"""The head's dashboard as the head sees it: it listens to nobody else."""
+ENTER = f"set -a; . {REMOTE}/cluster.env; set +a; PATH=~/mammosearch-venv/bin:$PATH; cd {REMOTE}"
+
+Runner = Callable[[Sequence[str]], int]
+"""Runs a command to its end, with its output on the terminal; its exit status."""
+
+
+class LaunchError(RuntimeError):
+    """A step of a launch failed; the message says which, and how to go on."""
+
+
+def launch(file: Path, *, space: Path, out: str, resume: bool, run: Runner = subprocess.call) -> None:
+    """Run a study on a running cluster, to its end.
+
+    Args:
+        file: the cluster file.
+        space: the study's settings.
+        out: path or URI of the study's folder; a path must be the same on every machine.
+        resume: go on with the study in its folder.
+        run: runs the commands.
+
+    Raises:
+        LaunchError: a step failed.
+    """
+    job = f"{space.stem}-{uuid.uuid4().hex[:8]}"
+    _step(
+        run, ["ray", "rsync-up", str(file)], "the code could not be copied to the head; is the cluster up (`ray up`)?"
+    )
+    _step(run, ["ray", "rsync-up", str(file), str(space), f"{REMOTE}/{space.name}"], "the settings could not be copied")
+    follow = ["ray", "exec", str(file), f"{ENTER} && ray job logs --follow --address={DASHBOARD} {job}"]
+    _step(
+        run,
+        ["ray", "exec", str(file), f"{ENTER} && {submission(job, space.name, out, resume=resume)}"],
+        f"the study failed, or the line to it broke. Follow it again with\n  {shlex.join(follow)}\nor go on with it by "
+        "the same command and --resume",
+    )
+    folder = out
+    if "://" not in out:
+        folder = f"runs/{Path(out).name}"
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        _step(run, ["ray", "rsync-down", str(file), f"{out}/", f"{folder}/"], f"{out} could not be copied to {folder}")
+    _step(run, [sys.executable, "-m", "results.run", "table", folder], f"no tables could be made of {folder}")
+
+
+def submission(job: str, space: str, out: str, *, resume: bool) -> str:
+    """What submits a study on the head, follows it, and has its exit status."""
+    study = ["python", "-m", "search.run", "--space", space, "--out", out, *(["--resume"] if resume else [])]
+    words = ["ray", "job", "submit", f"--address={DASHBOARD}", f"--submission-id={job}", "--working-dir=.", "--"]
+    return shlex.join([*words, *study])
+
+
+def _step(run: Runner, command: Sequence[str], failed: str) -> None:
+    print("$ " + shlex.join(command), flush=True)
+    if status := run(command):
+        raise LaunchError(f"{failed} (exit status {status})")

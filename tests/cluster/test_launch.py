@@ -1,0 +1,58 @@
+"""What a launch tells the cluster, and what it says when a step fails."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cluster.launch import LaunchError, launch, submission
+
+FILE, SPACE = Path("cluster/gcp.yaml"), Path("configs/paper.yaml")
+
+
+class Recorder:
+    """Runs nothing; answers a command that contains `failing` with status 1."""
+
+    def __init__(self, failing: str = "no command") -> None:
+        self.commands: list[list[str]] = []
+        self._failing = failing
+
+    def __call__(self, command: Sequence[str]) -> int:
+        self.commands.append(list(command))
+        return int(any(self._failing in word for word in command))
+
+
+def test_code_settings_study_and_tables_in_this_order() -> None:
+    run = Recorder()
+    launch(FILE, space=SPACE, out="gs://bucket/runs/paper", resume=False, run=run)
+    first, settings, study, table = run.commands
+    assert first == ["ray", "rsync-up", "cluster/gcp.yaml"]
+    assert settings[-2:] == ["configs/paper.yaml", "~/mammosearch/paper.yaml"]
+    assert study[:3] == ["ray", "exec", "cluster/gcp.yaml"]
+    assert "python -m search.run --space paper.yaml --out gs://bucket/runs/paper" in study[3]
+    assert "--resume" not in study[3]
+    assert table[1:] == ["-m", "results.run", "table", "gs://bucket/runs/paper"]
+
+
+def test_a_folder_that_only_the_cluster_sees_is_copied_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Recorder()
+    launch(FILE, space=SPACE, out="/mnt/shared/runs/mine", resume=True, run=run)
+    assert run.commands[2][3].endswith("--resume")
+    assert run.commands[3] == ["ray", "rsync-down", "cluster/gcp.yaml", "/mnt/shared/runs/mine/", "runs/mine/"]
+    assert run.commands[4][-1] == "runs/mine"
+
+
+def test_a_broken_line_is_no_lost_study() -> None:
+    run = Recorder(failing="job submit")
+    with pytest.raises(LaunchError, match="--resume") as caught:
+        launch(FILE, space=SPACE, out="gs://bucket/runs/paper", resume=False, run=run)
+    assert "ray job logs --follow" in str(caught.value)
+    assert len(run.commands) == 3
+
+
+def test_names_with_blanks_stay_one_word() -> None:
+    words = shlex.split(submission("job", "my study.yaml", "/mnt/a b", resume=False))
+    assert words[words.index("--space") + 1] == "my study.yaml"
+    assert words[words.index("--out") + 1] == "/mnt/a b"
