@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import cv2
 import numpy as np
@@ -34,10 +33,8 @@ def image_shape(content: bytes) -> tuple[int, int]:
         ReadError: `not_dicom` (no known format), `absurd_size`, `unreadable`.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                columns, rows = image.size
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            columns, rows = image.size
     except UnidentifiedImageError as error:
         raise ReadError("not_dicom", f"neither DICOM nor {', '.join(FORMATS)}") from error
     except Image.DecompressionBombError as error:

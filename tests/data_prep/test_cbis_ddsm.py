@@ -228,7 +228,7 @@ def test_kaggle_png_set_without_csvs(classic, tmp_path):
     assert {s.pathology for s in found.samples} == {""} and not found.rejected
 
 
-@pytest.mark.parametrize("layout", ["classic", "descriptive"])
+@pytest.mark.parametrize("layout", ["classic", pytest.param("descriptive", marks=pytest.mark.slow)])
 def test_every_planted_fault_of_the_real_trees_is_named(tmp_path, layout):
     tool, pairs = SHARED / "tools" / "make_cbis_tree.py", SHARED / "data" / "cesm_pairs"
     if not tool.exists() or not pairs.exists():
