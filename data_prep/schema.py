@@ -167,6 +167,7 @@ class PhantomSettings(BaseModel):
     rows: int = Field(default=768, ge=64, le=8192)
     """Height of a film in pixels; films vary by some per cent around it, and their width follows."""
     seed: int = Field(default=0, ge=0)
+    """Another seed, other patients."""
     visibility: float = Field(default=1.0, gt=0, le=3)
     """Contrast of lesions against tissue; 1 is plainly visible, 0.3 hard to see."""
 
@@ -177,6 +178,7 @@ class BuildSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     source: SourceName = "phantom"
+    """Where the samples come from: a CBIS-DDSM download, a folder or CSV of images and masks, or made here."""
     root: str | None = None
     """Folder or URI of the source's files; for `phantom` where its DICOMs are written (default: beside the shards)."""
     index_csv: str | None = None
@@ -194,6 +196,7 @@ class BuildSettings(BaseModel):
     normalisations: tuple[Normalisation, ...] = ("clahe",)
     """The first is the shard's column `image`, others follow as `image_<normalisation>`."""
     crop_to_breast: bool = True
+    """Whether a whole view is cut to the breast's box."""
     orient: bool = True
     """Mirror images so that the chest wall lies on the left, decided from the pixels."""
     val_fraction: float = Field(default=0.15, gt=0, lt=0.5)
@@ -201,7 +204,9 @@ class BuildSettings(BaseModel):
     test_fraction: float = Field(default=0.2, gt=0, lt=0.5)
     """Share of patients that tests, for sources without an official split."""
     split_seed: int = Field(default=0, ge=0)
+    """Draws the patients that validate and, without an official split, those that test."""
     samples_per_shard: int = Field(default=64, ge=1)
+    """Samples in one Parquet file."""
 
     @model_validator(mode="after")
     def _check(self) -> BuildSettings:

@@ -182,9 +182,9 @@ def place_all(config: StudyConfig, size_px: int) -> tuple[list[tuple[TrialConfig
         except PlacementError as error:
             problems.append(Problem(("placement",) if config.placement else ("pools",), str(error)))
             continue
-        fits.append((trial, placement.fit(trial, pool, image_size_px=size_px)))
+        fits.append((trial, Fit(pool, trial, size_px)))
         if config.final.pool is not None and config.final.top:
-            on_final = placement.fit(trial, config.pool(config.final.pool), image_size_px=size_px)
+            on_final = Fit(config.pool(config.final.pool), trial, size_px)
             if on_final.obstacle:
                 text = f"{trial.encoder}, batch {trial.batch_size}: {on_final.obstacle}"
                 problems.append(Problem(("final", "pool"), text, "a pool that every winner fits"))

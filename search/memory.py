@@ -44,7 +44,7 @@ class Memory:
     weights: int
     """Parameters and buffers."""
     gradients: int
-    """Gradients, and DDP's buckets beside them where there are several workers."""
+    """Gradients; with several workers DDP's buckets, of which the gradients are views."""
     optimiser: int
     """Running averages."""
     step: int
@@ -98,15 +98,15 @@ def predict_memory(config: TrialConfig, *, image_size_px: int, workers: int = 1,
     """
     chosen = precision if config.precision == "auto" else config.precision
     architecture = Architecture.of(config, image_size_px)
-    lines = _memory_lines(architecture, chosen != "fp32", config.accumulation > 1)
+    gradients_stay = config.accumulation > 1 or workers > 1  # from part to part, or in DDP's buckets
+    lines = _memory_lines(architecture, chosen != "fp32", gradients_stay)
     batch = max(1, config.batch_size // (workers * config.accumulation))
     weights, trainable = _weight_bytes(architecture)
-    buckets = trainable if workers > 1 else 0
     return Memory(
         weights=weights,
-        gradients=trainable + buckets,
+        gradients=trainable,
         optimiser=_running_averages(config) * trainable,
-        step=int(np.max(lines[:, 0] + lines[:, 1] * batch)) + buckets,
+        step=int(np.max(lines[:, 0] + lines[:, 1] * batch)),
         update=0 if config.optimiser in FUSED else trainable,
     )
 
@@ -147,14 +147,14 @@ def _weight_bytes(architecture: Architecture) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _memory_lines(architecture: Architecture, mixed: bool, accumulates: bool) -> np.ndarray:
+def _memory_lines(architecture: Architecture, mixed: bool, gradients_stay: bool) -> np.ndarray:
     """Live bytes beyond the weights at each event of a step, as lines: (events, 2), bytes at batch 0 and per image."""
     # Autocast knows no meta device; fake tensors say they are on the CPU, where the same operations are narrowed.
     with FakeTensorMode() if mixed else torch.device("meta"):
         model = architecture.build(build_model)
         image_BCHW = _blank(PROBE_BATCH, architecture.image_size_px, torch.device("cpu" if mixed else "meta"))
         counter = _LiveBytes(known=[*model.parameters(), *model.buffers()])
-        _step(model, image_BCHW, counter, parts=2 if accumulates else 1, mixed=mixed)
+        _step(model, image_BCHW, counter, parts=2 if gradients_stay else 1, mixed=mixed)
     return np.unique(np.array(counter.trace, dtype=float), axis=0)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cluster.pools import Pool
 from search.memory import Architecture, flops_per_image, parameters, predict_memory
@@ -31,15 +32,38 @@ class PlacementError(ValueError):
 
 @dataclass(frozen=True)
 class Fit:
-    """How a configuration would do on a pool."""
+    """How a configuration would do on a pool; each figure is worked out when it is asked for."""
 
     pool: Pool
-    need_gb: float
-    """Predicted peak memory of one worker."""
-    obstacle: str
-    """Why it cannot train there; empty if it can."""
-    image_s: float | None
-    """Predicted seconds to train on one image; None if the pool's rate is not known."""
+    config: TrialConfig
+    image_size_px: int
+
+    @cached_property
+    def need_gb(self) -> float:
+        """Predicted peak memory of one worker."""
+        precision = self.pool.fast_precision if self.config.precision == "auto" else self.config.precision
+        workers = self.pool.workers
+        return predict_memory(
+            self.config, image_size_px=self.image_size_px, workers=workers, precision=precision
+        ).peak_gb
+
+    @cached_property
+    def obstacle(self) -> str:
+        """Why it cannot train there; empty if it can."""
+        if self.config.batch_size % (self.pool.workers * self.config.accumulation):
+            return f"batch {self.config.batch_size} cannot be split over {self.pool.workers} workers"
+        limit_gb = self.pool.memory_limit_gb
+        if limit_gb is not None and self.need_gb > limit_gb:
+            return f"needs {self.need_gb:.1f} GB, has {limit_gb:.1f} GB"
+        return ""
+
+    @cached_property
+    def image_s(self) -> float | None:
+        """Predicted seconds that a slot trains on one image (forward and backward); None if its rate is not known."""
+        if self.pool.rate_tflops is None:
+            return None
+        _, operations = flops_per_image(Architecture.of(self.config, self.image_size_px))
+        return operations / (self.pool.rate_tflops * 1e12 * self.pool.workers)
 
     @property
     def image_usd(self) -> float:
@@ -60,33 +84,15 @@ def choose_pool(config: TrialConfig, pools: Sequence[Pool], rule: Placement, *, 
         PlacementError: no pool of the rule can take it.
     """
     candidates = _candidates(config, pools, rule, image_size_px)
-    fits = [fit(config, pool, image_size_px=image_size_px) for pool in candidates]
-    possible = [f for f in fits if not f.obstacle]
-    if not possible:
+    fits = [Fit(pool, config, image_size_px) for pool in candidates]
+    possible = (f for f in fits if not f.obstacle)
+    if rule.rule == "auto":
+        best = min(possible, key=lambda f: (f.image_usd, math.inf if f.image_s is None else f.image_s), default=None)
+    else:
+        best = next(possible, None)
+    if best is None:
         raise PlacementError(_impossible(config, fits, rule, image_size_px))
-    if rule.rule != "auto":
-        return possible[0].pool
-    return min(possible, key=lambda f: (f.image_usd, math.inf if f.image_s is None else f.image_s)).pool
-
-
-def fit(config: TrialConfig, pool: Pool, *, image_size_px: int) -> Fit:
-    """Whether and how fast a configuration would train on a pool."""
-    precision = pool.fast_precision if config.precision == "auto" else config.precision
-    need = predict_memory(config, image_size_px=image_size_px, workers=pool.workers, precision=precision)
-    obstacle = ""
-    if config.batch_size % (pool.workers * config.accumulation):
-        obstacle = f"batch {config.batch_size} cannot be split over {pool.workers} workers"
-    elif pool.memory_limit_gb is not None and need.peak_gb > pool.memory_limit_gb:
-        obstacle = f"needs {need.peak_gb:.1f} GB, has {pool.memory_limit_gb:.1f} GB"
-    return Fit(pool, need.peak_gb, obstacle, image_seconds(config, pool, image_size_px=image_size_px))
-
-
-def image_seconds(config: TrialConfig, pool: Pool, *, image_size_px: int) -> float | None:
-    """Predicted seconds that a slot of the pool trains on one image (forward and backward), or None."""
-    if pool.rate_tflops is None:
-        return None
-    _, operations = flops_per_image(Architecture.of(config, image_size_px))
-    return operations / (pool.rate_tflops * 1e12 * pool.workers)
+    return best.pool
 
 
 def shapes(space: Space) -> Iterator[TrialConfig]:

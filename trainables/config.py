@@ -36,7 +36,7 @@ DECODERS_WITH_NORM = ("unet", "unetplusplus", "manet", "linknet", "pspnet", "upe
 
 
 class TrialConfig(BaseModel):
-    """One configuration. The defaults are the paper's: U-Net, Adam, loss 1 - (0.4 Dice + 0.6 IoU), batch 8, rotation."""
+    """One configuration. The defaults are the paper's: U-Net, loss 1 - (0.4 Dice + 0.6 IoU), Adam, batch 8, rotation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -53,18 +53,26 @@ class TrialConfig(BaseModel):
     """Which of the shard's image columns is trained on."""
 
     dice_weight: float = Field(default=0.4, ge=0)
+    """Weight of the soft Dice in the loss. The weights are divided by their sum: (1, 1) and (2, 2) are the same."""
     iou_weight: float = Field(default=0.6, ge=0)
+    """Weight of the soft IoU in the loss."""
     bce_weight: float = Field(default=0.0, ge=0)
-    """Weights of the loss terms; stored normalised to sum to 1, so (1, 1) and (2, 2) are the same trial."""
+    """Weight of the binary cross entropy in the loss."""
 
     optimiser: Optimiser = "adam"
+    """With torch's default values for all that is not named here."""
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    """The highest rate; `schedule` lowers it from there."""
     weight_decay: float = Field(default=0.0, ge=0, le=1)
+    """Decoupled for `adamw`, added to the gradient for the others, as torch has it."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """For `sgd` and `rmsprop`; of no effect otherwise."""
     schedule: Schedule = "constant"
+    """How the learning rate goes down over the budget."""
     warmup_epochs: int = Field(default=0, ge=0)
+    """Epochs in which the learning rate rises from near 0."""
     gradient_clip_norm: float | None = Field(default=None, gt=0)
+    """Largest norm of all gradients together; null: no limit."""
 
     batch_size: int = Field(default=8, ge=1)
     """Global: split over workers and over accumulation steps."""
@@ -76,14 +84,18 @@ class TrialConfig(BaseModel):
     rotation_degrees: float = Field(default=15.0, ge=0, le=180)
     """Rotation by a random angle in [-r, r], the paper's augmentation; 0 switches it off."""
     flip_horizontal: bool = False
+    """Mirror half of the images left to right."""
     flip_vertical: bool = False
+    """Mirror half of the images top to bottom."""
     brightness: float = Field(default=0.0, ge=0, le=1)
     """Random shift in [-b, b] of images in [0, 1]."""
     contrast: float = Field(default=0.0, ge=0, lt=1)
     """Random factor in [1 - c, 1 + c] around each image's mean."""
 
     precision: PrecisionChoice = "auto"
+    """Number format of the forward pass; `auto`: what is fast on the pool."""
     channels_last: bool = True
+    """Memory layout that convolutions are fastest with on most hardware."""
     threshold: float = Field(default=0.5, gt=0, lt=1)
     """Probability above which a pixel is lesion, for the hard metrics."""
     seed: int = Field(default=0, ge=0)

@@ -1,0 +1,216 @@
+"""A settings file is read whole, and all of its mistakes are told at once."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cluster.problems import Problem
+from cluster.yaml_lines import parse
+from search.config import StudyConfig, StudyConfigError, load_study_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALLEST = "data: {shards: shards/x}\nspace: {encoder: [vgg19, mobilenet]}\n"
+
+
+def load(tmp_path: Path, text: str) -> StudyConfig:
+    file = tmp_path / "study.yaml"
+    file.write_text(text)
+    return load_study_config(file)
+
+
+def mistakes(tmp_path: Path, text: str) -> dict[str, str]:
+    """Key path -> the rest of its line; the line number comes first in it."""
+    with pytest.raises(StudyConfigError) as caught:
+        load(tmp_path, text)
+    lines = str(caught.value).splitlines()[1:]
+    parts = [re.fullmatch(r".*study\.yaml:(\d+)  ([^:]*): (.*)", line) for line in lines]
+    assert all(parts), lines
+    found = {part[2]: f"{part[1]} {part[3]}" for part in parts if part}
+    assert len(found) == len(lines)
+    return found
+
+
+def test_two_lines_are_a_study(tmp_path):
+    config = load(tmp_path, SMALLEST)
+    assert config.name == "study"
+    assert config.out == "runs/study"
+    assert config.placement_rule.pool == "cpu"
+    assert config.baseline_encoders == ("vgg19", "mobilenet")
+    assert [o.metric for o in config.objective] == ["val_dice"] and config.objective[0].maximise
+
+
+def test_six_different_mistakes_are_listed_in_one_message(tmp_path):
+    found = mistakes(
+        tmp_path,
+        """\
+data: {shards: shards/x}
+space:
+  encoder: [vgg19]
+  dice_weight: {low: 0.9, high: 0.1}
+  batch_size: [8, 9]
+  momentum: {low: 0.8, high: 0.9, when: {optimizer: sgd}}
+bugdet: {trials: 3}
+sampler: {name: tpee}
+pools: [t4x2, v100]
+placement: t4x2
+""",
+    )
+    assert (
+        found["space.dice_weight.low"]
+        == "4 the range is empty (high is 0.1) (got 0.9); allowed: low below high, both finite"
+    )
+    assert found["space.batch_size"].startswith("5 9 is not divisible by the 2 workers of pool t4x2")
+    assert found["space.momentum.when.optimizer"] == '6 unknown setting (got "sgd"); allowed: optimiser'
+    assert found["bugdet"].startswith('7 unknown key (got {"trials": 3}); allowed: did you mean budget? data, space')
+    assert (
+        found["sampler.name"] == "8 not one of the choices (got \"tpee\"); allowed: 'tpe', 'random', 'grid' or 'nsga2'"
+    )
+    assert found["pools.2"].startswith('9 unknown pool (got "v100"); allowed: cpu, p100, t4, t4x2')
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ("budget: {trials: '3'}", "budget.trials", 'not a whole number (got "3")'),
+        ("budget: {trials: true}", "budget.trials", "not a whole number (got true)"),
+        ("budget: {trials: 1.5}", "budget.trials", "not a whole number (got 1.5)"),
+        ("budget: {trials: 1}", "budget.trials", "fewer than the 2 baselines (got 1); allowed: at least 2"),
+        ("budget: [3]", "budget", "not a mapping"),
+        ("fixed: {dice_weight: 1.5}", "fixed.dice_weight", "above 1, but iou_weight is 1 - dice_weight"),
+        ("fixed: {epochs: 3}", "fixed.epochs", "decided by budget.epochs"),
+        ("fixed: {encoder: vgg19}", "fixed.encoder", "searched too"),
+        ("fixed: {decoder: unett}", "fixed.decoder", 'unknown decoder (got "unett"); allowed: unet, unetplusplus'),
+        ("fixed: {warmup_epochs: 10}", "fixed.warmup_epochs", "10 is not below budget.epochs = 10"),
+        ("fixed: {accumulation: 3}", "space.batch_size", "8 is not divisible by accumulation 3"),
+        ("fixed: {learning_rate: -1.0}", "fixed.learning_rate", "too small (got -1.0); allowed: above 0"),
+        ("objective: val_dyce", "objective", 'not one of the choices (got "val_dyce")'),
+        ("objective: [val_dice, val_dice]", "objective.2", "named twice"),
+        ("objective: parameters", "objective", "parameters alone are known without training"),
+        ("pruner: {grace_epochs: 11}", "pruner.grace_epochs", "above budget.epochs = 10"),
+        ("placement: gpu", "placement", "gpu is not in pools"),
+        ("placement: {rule: by_size}", "placement.up_to_million", "missing"),
+        ("final: {pool: a100}", "final.pool", "a100 is not in pools"),
+        ("pools: [cpu, cpu]", "pools.2", "listed twice"),
+        ("pools: []", "pools", "too few (got []); allowed: at least 1"),
+        (
+            "pools: [{name: mine, gpus_per_worker: 2}]",
+            "pools.1.gpus_per_worker",
+            "too large (got 2); allowed: at most 1",
+        ),
+        ("baselines: [resnet18]", "baselines.1", "not an encoder of the space"),
+        ("baselines: 3", "baselines", "neither true, false nor a list (got 3)"),
+        ("study: {repeats: maybe}", "study.repeats", "not one of the choices"),
+        ("study: {name: a/b}", "study.name", "not of the right form"),
+        ("failures: {retries: -1}", "failures.retries", "too small (got -1); allowed: at least 0"),
+    ],
+)
+def test_a_mistake_names_line_key_value_and_what_is_allowed(tmp_path, text, key, said):
+    found = mistakes(tmp_path, SMALLEST + text + "\n")
+    assert list(found) == [key], found
+    line = 2 if key.startswith("space") else 3
+    assert found[key].startswith(f"{line} {said}"), found[key]
+    assert "allowed: " in found[key]
+
+
+@pytest.mark.parametrize(
+    ("axis", "said"),
+    [
+        ("learning_rate: 0.1", "space.learning_rate 3 a single value is not an axis"),
+        ("learning_rate: {low: 0.1}", "space.learning_rate 3 high is missing"),
+        ("learning_rate: {low: 0.1, high: 0.2, lgo: true}", "space.learning_rate.lgo 3 unknown key"),
+        ("learning_rate: {low: 0.1, high: 20.0}", "space.learning_rate.high 3 too large (got 20.0)"),
+        ("schedule: {low: 1, high: 2}", "space.schedule.low 3 not a number, so it has no range"),
+        ("batch_size: {low: 1.5, high: 8}", "space.batch_size.low 3 not a whole number"),
+        ("batch_size: {low: 2, high: 8, step: 0.5}", "space.batch_size.step 3 not a whole number"),
+        ("batch_size: [8, eight]", "space.batch_size.2 3 not a whole number"),
+        ("optimiser: [adam, adma]", 'space.optimiser.2 3 not one of the choices (got "adma")'),
+        ("optimizer: [adam]", "space.optimizer 3 unknown setting"),
+        ("seed: [1, 2]", "space.seed 3 decided by study.seed"),
+        ("momentum: {low: 0.1, high: 0.2, when: {optimiser: sgd}}", "space.momentum.when.optimiser 3 never met"),
+        ("momentum: {low: 0.1, high: 0.2, when: {encoder: vgg16}}", "space.momentum.when.encoder 3 never vgg16"),
+        ("momentum: {low: 0.1, high: 0.2, when: {momentum: 0.1}}", "space.momentum.when.momentum 3 an axis cannot"),
+    ],
+)
+def test_a_mistaken_axis_is_told(tmp_path, axis, said):
+    found = mistakes(tmp_path, f"data: {{shards: x}}\nspace:\n  {axis}\n  encoder: [vgg19, mobilenet]\n")
+    (told,) = (f"{key} {rest}" for key, rest in found.items())
+    assert told.startswith(said)
+
+
+def test_a_condition_on_a_range_and_a_circle_are_told(tmp_path):
+    text = SMALLEST.replace(
+        "{encoder",
+        "{dice_weight: {low: 0.0, high: 1.0}, bce_weight: {choices: [1.0], when: {dice_weight: 0.5}}, encoder",
+    )
+    assert mistakes(tmp_path, text)["space.bce_weight.when.dice_weight"].startswith("2 a condition on a range")
+    circle = (
+        "optimiser: {choices: [adam], when: {schedule: step}}, schedule: {choices: [step], when: {optimiser: adam}}"
+    )
+    found = mistakes(tmp_path, SMALLEST.replace("{encoder", f"{{{circle}, encoder"))
+    assert "circle" in found["space"]
+
+
+def test_a_grid_over_a_continuous_axis_is_told(tmp_path):
+    text = SMALLEST.replace("]}", "], dice_weight: {low: 0.0, high: 1.0}}") + "sampler: {name: grid}\n"
+    assert list(mistakes(tmp_path, text)) == ["space.dice_weight"]
+
+
+def test_a_normalisation_that_is_not_built_is_told(tmp_path):
+    text = "data: {build: {normalisations: [clahe]}}\nspace: {normalisation: [clahe, zscore]}\n"
+    assert mistakes(tmp_path, text)["space.normalisation"].startswith("2 zscore is not built")
+
+
+def test_syntax_errors_and_repeated_keys_have_their_line(tmp_path):
+    with pytest.raises(StudyConfigError, match=r"study\.yaml:4  .*expected"):
+        load(tmp_path, SMALLEST + "pools: [cpu\nfinal: {}\n")
+    found = mistakes(tmp_path, SMALLEST + "budget: {trials: 3}\nbudget: {trials: 4}\n")
+    assert found == {"budget": "4 given twice; first on line 3"}
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just words\n", "data: [\n", "a: b: c\n", "\tx: 1\n", "&a [*a, *b]\n"])
+def test_a_file_that_is_no_mapping_is_refused_with_its_line(tmp_path, text):
+    with pytest.raises(StudyConfigError, match=r"study\.yaml:\d+  "):
+        load(tmp_path, text)
+
+
+def test_missing_sections_are_told_together(tmp_path):
+    found = mistakes(tmp_path, "budget: {trials: 3}\n")
+    assert set(found) == {"data", "space"}
+
+
+def test_numbers_and_words_are_read_as_people_mean_them():
+    value = parse("{a: 1e-3, b: 1E4, c: no, d: off, e: .5, f: 2024-01-01, g: true, h: 1_0}").value
+    assert value == {"a": 0.001, "b": 10000.0, "c": "no", "d": "off", "e": 0.5, "f": "2024-01-01", "g": True, "h": 10}
+
+
+def test_a_study_survives_writing_and_reading(tmp_path):
+    for file in (ROOT / "nas.yaml", *(ROOT / "configs").glob("*.yaml")):
+        config = load_study_config(file)
+        again = StudyConfig.model_validate(config.model_dump(mode="json"))
+        assert again.model_dump() == config.model_dump()
+        assert again.search_space == config.search_space
+        assert again.search_space.size() == config.search_space.size()
+
+
+def test_pools_can_be_named_changed_and_described(tmp_path):
+    text = "pools: [p100, {name: t4, spot: true, max_slots: 3}, {name: mine, workers: 2}]\nplacement: auto\n"
+    config = load(tmp_path, SMALLEST + text)
+    p100, t4, mine = config.pools
+    assert p100.accelerator == "P100" and p100.price == p100.usd_per_hour
+    assert (t4.max_slots, t4.price) == (3, t4.spot_usd_per_hour)
+    assert mine.cpus == 2 and mine.price == 0
+
+
+def test_the_default_shard_folder_depends_on_what_makes_it(tmp_path):
+    build = "data: {build: {size_px: %d}}\nspace: {encoder: [vgg19]}\n"
+    folders = {load(tmp_path, build % size).data.folder for size in (64, 96)}
+    assert len(folders) == 2
+    assert load(tmp_path, build % 64).data.folder in folders
+
+
+def test_problems_found_later_have_the_lines_of_the_file(tmp_path):
+    config = load(tmp_path, SMALLEST)
+    error = config.error([Problem(("space", "encoder", "choices", 1), "cannot be built", "another")])
+    assert 'study.yaml:2  space.encoder.2: cannot be built (got "mobilenet"); allowed: another' in str(error)

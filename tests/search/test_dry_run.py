@@ -1,0 +1,92 @@
+"""A dry run says what a study would do, need and cost, and every mistake with its line, and trains nothing."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from search.config import StudyConfigError, load_study_config
+from search.dry_run import dry_run, expected_epochs, print_dry_run, show
+
+STUDY = """\
+data:
+  build: {source: phantom, size_px: 64}
+space:
+  encoder: [mobilenet, vgg19]
+  batch_size: [8, 16]
+  dice_weight: {low: 0.0, high: 1.0}
+budget: {trials: 10, epochs: 9}
+pruner: {grace_epochs: 1, reduction_factor: 3}
+pools: [{name: t4, usd_per_hour: 3.6, fast_precision: fp32}]
+final: {top: 3, epochs: 20}
+"""
+
+
+def load(tmp_path: Path, text: str):
+    (tmp_path / "study.yaml").write_text(text)
+    return load_study_config(tmp_path / "study.yaml")
+
+
+def test_the_bill_adds_up(tmp_path):
+    report = dry_run(load(tmp_path, STUDY))
+    assert not report.problems
+    baselines, search, finals = report.parts
+    assert (baselines.trials, baselines.epochs) == (2, 18)
+    assert (search.trials, search.epochs) == (8, 8 * (1 + 2 / 3 + 6 / 9))
+    assert (finals.trials, finals.epochs) == (2, 40)  # two encoders, so two winners
+    mean_s = sum(row.epoch_s for row in report.rows) / len(report.rows)
+    assert baselines.slot_h == pytest.approx(18 * mean_s / 3600)
+    assert report.usd == pytest.approx(3.6 * sum(part.slot_h for part in report.parts))
+
+
+def test_every_model_is_there_at_its_real_size(tmp_path):
+    report = dry_run(load(tmp_path, STUDY))
+    assert {row.encoder: row.parameters for row in report.rows} == {"mobilenet": 8_312_465, "vgg19": 29_057_937}
+    for row in report.rows:
+        assert row.batch_sizes == (8, 16)
+        assert row.need_gb[0] < row.need_gb[1] < row.limit_gb
+    assert report.data.samples is not None and not report.data.built
+
+
+def test_what_is_printed_has_rungs_memory_hours_and_dollars(tmp_path):
+    text = io.StringIO()
+    show(dry_run(load(tmp_path, STUDY)), Console(file=text, width=140))
+    for words in ("compared after epochs 1, 3", "8,312,465", "memory GB", "slot hours", "dollars", "to be built"):
+        assert words in text.getvalue()
+
+
+def test_mistakes_that_need_the_models_have_their_line_and_come_after_the_tables(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    text = STUDY.replace("[mobilenet, vgg19]", "[mobilenet, mobilnet]")
+    text = text.replace("source: phantom", "source: pairs, root: /nowhere") + "fixed: {encoder_weights: imagenet}\n"
+    out = io.StringIO()
+    with pytest.raises(StudyConfigError) as caught:
+        print_dry_run(load(tmp_path, text), Console(file=out, width=140))
+    said = str(caught.value)
+    assert 'study.yaml:2  data.build.root: there is no such folder (got "/nowhere")' in said
+    assert "study.yaml:4  space.encoder.2: 'mobilnet' is unknown; did you mean" in said
+    assert "study.yaml:11  fixed.encoder_weights:" in said
+    assert "the bill" in out.getvalue()
+
+
+def test_a_trial_that_fits_no_pool_is_told_before_anything_starts(tmp_path):
+    text = STUDY.replace("usd_per_hour: 3.6", "gpu_memory_gb: 1.0").replace("[8, 16]", "[8, 256]")
+    report = dry_run(load(tmp_path, text))
+    assert any("mobilenet with unet (8.31M parameters), batch 256: fits no pool" in p.message for p in report.problems)
+
+
+def test_a_missing_shard_folder_is_told(tmp_path):
+    report = dry_run(load(tmp_path, STUDY.replace("build: {source: phantom, size_px: 64}", f"shards: {tmp_path}/none")))
+    assert [p.path for p in report.problems] == [("data", "shards")]
+
+
+def test_without_pruning_every_trial_trains_in_full(tmp_path):
+    config = load(tmp_path, STUDY.replace("{grace_epochs: 1, reduction_factor: 3}", "{name: none}"))
+    assert expected_epochs(config) == 9
+
+
+def test_a_baseline_that_is_not_the_papers_is_said(tmp_path):
+    report = dry_run(load(tmp_path, STUDY.replace("[8, 16]", "[16, 32]")))
+    assert report.notes[0] == "the baseline of mobilenet differs from the paper's setting: batch_size 16"
