@@ -36,7 +36,7 @@ DECODERS_WITH_NORM = ("unet", "unetplusplus", "manet", "linknet", "pspnet", "upe
 
 
 class TrialConfig(BaseModel):
-    """One configuration. The defaults are the paper's: U-Net, loss 1 - (0.4 Dice + 0.6 IoU), Adam, batch 8, rotation."""
+    """One configuration. The defaults are the paper's: U-Net, 1 - (0.4 Dice + 0.6 IoU), Adam, batch 8, rotation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
