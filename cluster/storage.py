@@ -2,7 +2,12 @@
 
 Every folder of the project (shards, studies, trials, models) is reached as a `Folder`, made from a path or from a
 URI (`file://`, `s3://`, `gs://`). A file is written aside and moved into place, so nobody ever reads half of one: on
-a disk by `os.replace`, in an object store because an object appears only when its upload has ended.
+a disk by `os.replace`, in an object store because an object appears only when its upload has ended. A line that breaks
+loses nothing: what an object store did not answer is asked again until `PATIENCE_S` have passed.
+
+A server of one's own that speaks S3 is named by the environment (AWS_ENDPOINT_URL) or by the URI
+(`s3://bucket/folder?endpoint_override=host:port&scheme=http`). Who may come in, the environment, a profile or the
+machine's own account says, never the URI.
 """
 
 from __future__ import annotations
@@ -10,12 +15,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyarrow import fs
+
+PATIENCE_S = 300.0
+"""How long an object store that does not answer is asked again before that is an error."""
+REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "PERMISSION_DENIED")
+"""What an object store says that asking again does not change."""
+
+T = TypeVar("T")
 
 
 class Folder:
@@ -38,23 +51,29 @@ class Folder:
                     f"cannot use {text!r} as a folder: {error}; give a path or a file://, s3:// or gs:// URI"
                 ) from error
             self._path = self._path.rstrip("/")
-            self.uri = text.rstrip("/")
+            place, mark, options = text.partition("?")
+            self._base, self._options = place.rstrip("/"), mark + options
             if isinstance(self._fs, fs.LocalFileSystem):
-                self.uri = self._path
+                self._base, self._options = self._path, ""
         else:
             self._fs = fs.LocalFileSystem()
             self._path = str(Path(text).expanduser().absolute())
-            self.uri = self._path
+            self._base, self._options = self._path, ""
+
+    @property
+    def uri(self) -> str:
+        """The path or URI that opens this folder again, wherever it is the same storage."""
+        return self._base + self._options
 
     def __str__(self) -> str:
-        return self.uri
+        return self._base
 
     def __repr__(self) -> str:
         return f"Folder({self.uri!r})"
 
     def __truediv__(self, name: str) -> Folder:
         """The folder `name` inside this one; it need not exist yet."""
-        return Folder(f"{self.uri}/{name}")
+        return Folder(f"{self._base}/{name}{self._options}")
 
     @property
     def name(self) -> str:
@@ -78,12 +97,16 @@ class Folder:
 
     def exists(self, name: str = "") -> bool:
         """Whether the file or folder `name` exists."""
-        return self._fs.get_file_info(self._at(name)).type != fs.FileType.NotFound
+        return self._kind(name) != fs.FileType.NotFound
 
     def read_bytes(self, name: str) -> bytes:
         """The content of a file. Raises FileNotFoundError."""
-        with self._fs.open_input_stream(self._at(name)) as stream:
-            return stream.read()
+
+        def read() -> bytes:
+            with self._fs.open_input_stream(self._at(name)) as stream:
+                return bytes(stream.read())
+
+        return self._patiently(read)
 
     def read_text(self, name: str) -> str:
         """The content of a UTF-8 file. Raises FileNotFoundError."""
@@ -94,14 +117,13 @@ class Folder:
         try:
             return json.loads(self.read_text(name))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{self.uri}/{name} is not JSON: {error}") from error
+            raise ValueError(f"{self}/{name} is not JSON: {error}") from error
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file as a whole: readers see the old content or the new, never a part."""
         target = self._at(name)
         if self.local is None:
-            with self._fs.open_output_stream(target) as stream:
-                stream.write(content)
+            self._patiently(lambda: self._upload(target, content))
             return
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         aside = f"{target}.tmp-{uuid.uuid4().hex[:8]}"
@@ -126,28 +148,24 @@ class Folder:
     def names(self) -> list[str]:
         """The names of the files and folders directly inside, sorted; empty if the folder does not exist."""
         selector = fs.FileSelector(self._path, allow_not_found=True)
-        return sorted(info.base_name for info in self._fs.get_file_info(selector))
+        return sorted(info.base_name for info in self._patiently(lambda: self._fs.get_file_info(selector)))
 
     def walk(self) -> Iterator[tuple[str, int]]:
         """Every file below the folder, as (path relative to it, size in bytes), in sorted order."""
         selector = fs.FileSelector(self._path, recursive=True, allow_not_found=True)
-        infos = self._fs.get_file_info(selector)
+        infos = self._patiently(lambda: self._fs.get_file_info(selector))
         skip = len(self._path) + 1
         yield from sorted((info.path[skip:], info.size) for info in infos if info.type == fs.FileType.File)
 
     def remove(self, name: str = "") -> None:
         """Remove a file, or a folder with all it holds; nothing happens if it does not exist."""
-        target = self._at(name)
-        kind = self._fs.get_file_info(target).type
-        if kind == fs.FileType.File:
-            self._fs.delete_file(target)
-        elif kind == fs.FileType.Directory:
-            self._fs.delete_dir(target)
+        self._patiently(lambda: self._remove(name))
 
     def put_folder(self, source: Path, name: str, *, move: bool = False) -> None:
         """Copy a local folder here as `name`, whole or not at all on a disk; file by file in an object store.
 
-        In an object store the file `complete` is written last: a folder without it was cut off (see `complete`).
+        In an object store the file `complete` is removed first and written last: a folder without it was cut off (see
+        `complete`).
         With `move` a folder that lies on the same disk is moved instead of copied.
         """
         if self.local is not None:
@@ -163,6 +181,8 @@ class Folder:
                 shutil.rmtree(target)
             aside.replace(target)
             return
+        self.remove(f"{name}/complete")
+        self.remove(name)
         for file in sorted(p for p in source.rglob("*") if p.is_file()):
             self.write_bytes(f"{name}/{file.relative_to(source).as_posix()}", file.read_bytes())
         self.write_bytes(f"{name}/complete", b"")
@@ -178,6 +198,40 @@ class Folder:
             file = target / relative
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(inside.read_bytes(relative))
+
+    def _kind(self, name: str) -> fs.FileType:
+        return self._patiently(lambda: self._fs.get_file_info(self._at(name))).type
+
+    def _remove(self, name: str) -> None:
+        kind = self._kind(name)
+        if kind == fs.FileType.File:
+            self._fs.delete_file(self._at(name))
+        elif kind == fs.FileType.Directory:
+            self._fs.delete_dir(self._at(name))
+
+    def _upload(self, target: str, content: bytes) -> None:
+        with self._fs.open_output_stream(target) as stream:
+            stream.write(content)
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """What the action gives; asked again where an object store did not answer.
+
+        Raises:
+            OSError: the store refused, or did not answer for `PATIENCE_S`.
+        """
+        if self.local is not None:
+            return action()
+        began, pause_s = time.monotonic(), 0.5
+        while True:
+            try:
+                return action()
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                if any(word in str(error) for word in REFUSALS) or time.monotonic() - began > PATIENCE_S:
+                    raise
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 10.0)
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}" if name else self._path

@@ -90,7 +90,7 @@ def _list_remote(root: Folder) -> list[FileRecord]:
     selector = fs.FileSelector(root.path, recursive=True, allow_not_found=True)
     skip = len(root.path) + 1
     infos = [info for info in root.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
-    files = [_listed(f"{root.uri}/{i.path[skip:]}", i.path[skip:], i.size, i.mtime_ns or 0) for i in infos]
+    files = [_listed((root / i.path[skip:]).uri, i.path[skip:], i.size, i.mtime_ns or 0) for i in infos]
     return sorted(files, key=lambda f: f.relative)
 
 
