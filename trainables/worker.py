@@ -45,6 +45,15 @@ def serve(config: dict[str, Any]) -> None:
         index += 1
 
 
+OUT_OF_MEMORY = (
+    "OutOfMemoryError",
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What an exception of torch has in its type or text when an allocation failed; on a CPU it is a plain RuntimeError."""
 EXAMPLES = 6
 """Test samples whose prediction is kept for the pictures of a final."""
 
@@ -160,6 +169,6 @@ def _trial_error(error: Exception) -> TrialError:
     kind: ErrorKind = "exception"
     if type(error).__name__ == "NonFiniteLoss":
         kind = "not_finite"
-    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    elif isinstance(error, MemoryError) or any(mark in f"{type(error).__name__}: {error}" for mark in OUT_OF_MEMORY):
         kind = "out_of_memory"
     return TrialError(kind, short_reason(error), traceback.format_exc())
