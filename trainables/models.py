@@ -98,16 +98,17 @@ def build_model(
     if mistakes := _name_mistakes(encoder, decoder) + _size_mistakes(image_size_px):
         raise ValueError("; ".join(mistakes))
     name = PAPER_TO_SMP.get(encoder, encoder)
-    weights = pretrained.weights_file(name, encoder_weights) if encoder_weights else None
     extra: dict[str, Any] = _timm_arguments(name, image_size_px)
-    if weights and name.startswith("tu-"):
-        # timm loads a local file with its own adaptations (position embeddings, key names of older files).
-        extra |= {"encoder_weights": True, "pretrained_cfg_overlay": {"file": str(weights), "custom_load": False}}
-    net = _build_net(encoder, name, decoder, decoder_norm, extra)
-    if weights and name.startswith("tu-"):
-        pretrained.check_timm_encoder(net.get_submodule("encoder.model"), weights)
-    elif weights:
-        pretrained.load_smp_encoder(net.get_submodule("encoder"), weights)
+    if encoder_weights is None:
+        net = _build_net(encoder, name, decoder, decoder_norm, extra)
+    else:
+        weights = pretrained.weights_file(name, encoder_weights)
+        state = pretrained.read_state(weights)
+        if name.startswith("tu-"):
+            # timm loads with its own adaptations (position embeddings, key names of older files).
+            extra |= {"encoder_weights": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
+        net = _build_net(encoder, name, decoder, decoder_norm, extra)
+        pretrained.load_encoder(net.get_submodule("encoder"), state, weights, timm=name.startswith("tu-"))
     mean, std = input_normalisation(encoder)
     return Segmenter(net, mean=mean, std=std)
 

@@ -86,32 +86,33 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"encoder_weights: {str(path)!r} cannot be read as weights: {error}") from error
 
 
-def load_smp_encoder(encoder: nn.Module, path: Path) -> None:
-    """Load a file with upstream key names into an encoder of smp's registry; only its classifier head is left out.
+def load_encoder(encoder: nn.Module, state: dict[str, Tensor], path: Path, *, timm: bool) -> None:
+    """Load a state with upstream key names into an encoder; only its classifier head is left out.
+
+    Args:
+        encoder: of an smp model.
+        state: from `read_state`.
+        path: where it is from, for the message.
+        timm: the encoder is timm's and has loaded the state already. All is checked again, because some of timm's
+            models take what happens to fit.
 
     Raises:
         ValueError: keys are missing, or left over, or of another shape.
     """
-    try:
-        encoder.load_state_dict(read_state(path))
-    except RuntimeError as error:
-        raise ValueError(f"encoder_weights: {str(path)!r} does not fit the encoder: {_shorten(error)}") from error
-
-
-def check_timm_encoder(model: nn.Module, path: Path) -> None:
-    """See that every parameter of a timm model was in the file: some of timm's models load what happens to fit.
-
-    Raises:
-        ValueError: parameters of the encoder are not in the file.
-    """
-    # timm flattens names like `stages.0` to `stages_0` in its feature extractors.
-    there = {key.replace("_", ".") for key in read_state(path)}
-    missing = [name for name, _ in model.named_parameters() if name.replace("_", ".") not in there]
-    if missing:
-        raise ValueError(
-            f"encoder_weights: {str(path)!r} does not fit the encoder: {len(missing)} parameters are not in it, "
-            f"{missing[0]!r} the first"
-        )
+    if timm:
+        # timm flattens names like `stages.0` to `stages_0` in its feature extractors.
+        there = {key.replace("_", ".") for key in state}
+        own = [name for name, _ in encoder.get_submodule("model").named_parameters()]
+        missing = [name for name in own if name.replace("_", ".") not in there]
+        problem = f"{len(missing)} parameters are not in it, {missing[0]!r} the first" if missing else ""
+    else:
+        try:
+            encoder.load_state_dict(state)
+            problem = ""
+        except RuntimeError as error:
+            problem = _shorten(error)
+    if problem:
+        raise ValueError(f"encoder_weights: {str(path)!r} does not fit the encoder: {problem}")
 
 
 def _repository(encoder: str, weights: str) -> tuple[str, str | None]:

@@ -14,6 +14,7 @@ calls, made by every worker, train one model together; the batch of the configur
 from __future__ import annotations
 
 import gc
+import inspect
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,6 +48,12 @@ BEST_BY = "val_dice"
 MAY_DIFFER = ("accumulation",)
 """Settings that may change between a checkpoint and the trial that goes on from it: they do not change what is
 learnt, and a trial that ran out of memory goes on with more of it."""
+_BUFFERS_OPTION = next(
+    # torch 2.13 renamed it. The statistics are averaged after each epoch instead of overwritten before each step.
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel.__init__).parameters
+)
 INIT_STREAM = 2**31
 """Stands in the place of the epoch for the random states that a model is initialised with."""
 
@@ -265,7 +272,8 @@ class TrialSession:
             unused = set(unused_parameters(meta_model(**halves, image_size_px=size_px), size_px))
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name not in unused)
-            wrapped = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            options: dict[str, Any] = {"gradient_as_bucket_view": True, _BUFFERS_OPTION: False}
+            wrapped = DistributedDataParallel(model, **options)
         auto = place.precision or best_precision(self._device)
         precision = auto if config.precision == "auto" else config.precision
         check_precision(precision, self._device)

@@ -52,7 +52,7 @@ def test_masks_stay_0_and_1_and_images_within_0_and_1() -> None:
     config = small_config(rotation_degrees=180, brightness=1.0, contrast=0.9)
     augmented, augmented_mask = apply(image, mask, drawn(config))
     assert set(augmented_mask.unique().tolist()) <= {0.0, 1.0}
-    assert 0 <= augmented.min() and augmented.max() <= 1
+    assert augmented.min() >= 0 and augmented.max() <= 1
     assert not torch.equal(augmented, image)
 
 
@@ -84,5 +84,7 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
 
 
 def test_angles_stay_within_the_range_and_use_it() -> None:
-    degrees = torch.rad2deg(torch.acos(drawn(small_config(**{**PLAIN, "rotation_degrees": 15}), 500).theta_N23[:, 0, 0]))
+    degrees = torch.rad2deg(
+        torch.acos(drawn(small_config(**{**PLAIN, "rotation_degrees": 15}), 500).theta_N23[:, 0, 0])
+    )
     assert 13 < degrees.max() <= 15.01

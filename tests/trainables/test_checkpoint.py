@@ -14,7 +14,10 @@ from trainables.checkpoint import Checkpoint
 
 def state(epoch: int) -> Checkpoint:
     weight = torch.full((4, 3, 2, 2), float(epoch)).contiguous(memory_format=torch.channels_last)
-    step = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": weight / 2}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    step = {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": weight / 2}},
+        "param_groups": [{"lr": 0.1, "params": [0]}],
+    }
     return Checkpoint(
         epoch=epoch,
         weights={"weight": weight, "count": torch.tensor(epoch)},

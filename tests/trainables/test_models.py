@@ -1,0 +1,196 @@
+"""python -m pytest tests/trainables/test_models.py: the paper's five to the last parameter, one contract for all."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from trainables import models
+from trainables.config import DECODERS, DECODERS_WITH_NORM, PAPER_ENCODERS
+from trainables.encoders import PAPER_TO_SMP
+from trainables.models import build_model, check_model, meta_model, parameter_count, unused_parameters
+
+PAPER = {
+    # trainable, and with batch-norm statistics (Keras' "total")
+    "seresnet50": (35_052_097, 35_107_201),
+    "inceptionv3": (29_896_689, 29_933_105),
+    "densenet121": (12_059_345, 12_144_977),
+    "mobilenet": (8_312_465, 8_336_337),
+    "vgg19": (29_057_937, 29_061_969),
+}
+SKIPS = {
+    "seresnet50": (64, 256, 512, 1024, 2048),
+    "inceptionv3": (64, 192, 288, 768, 2048),
+    "densenet121": (64, 128, 256, 512, 1024),
+    "mobilenet": (64, 128, 256, 512, 1024),
+    "vgg19": (128, 256, 512, 512, 512),
+}
+SMALL = "tu-test_efficientnet"
+
+
+def paper_unet(encoder: str) -> nn.Module:
+    return meta_model(encoder=encoder, decoder="unet", image_size_px=224)
+
+
+def blank(images: int, size_px: int) -> torch.Tensor:
+    return torch.zeros(images, 1, size_px, size_px, device="meta")
+
+
+@pytest.mark.parametrize("encoder", PAPER)
+def test_trainable_parameters_are_the_papers(encoder: str) -> None:
+    assert parameter_count(paper_unet(encoder)) == PAPER[encoder][0]
+
+
+@pytest.mark.parametrize("encoder", PAPER)
+def test_batch_norm_statistics_are_as_many_as_keras_has(encoder: str) -> None:
+    model = paper_unet(encoder)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    statistics = sum(norm.running_mean.numel() + norm.running_var.numel() for norm in norms)
+    assert parameter_count(model) + statistics == PAPER[encoder][1]
+
+
+@pytest.mark.parametrize("encoder", SKIPS)
+def test_skips_have_the_channels_and_sizes_of_keras(encoder: str) -> None:
+    features = paper_unet(encoder).net.encoder(torch.zeros(1, 3, 224, 224, device="meta"))[1:]
+    shapes = [tuple(feature.shape[1:]) for feature in features]
+    assert shapes == [(c, s, s) for c, s in zip(SKIPS[encoder], (112, 56, 28, 14, 7), strict=True)]
+
+
+@pytest.mark.parametrize("encoder", PAPER)
+def test_the_decoder_normalises_as_keras_does(encoder: str) -> None:
+    norms = [m for m in paper_unet(encoder).net.decoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+
+
+def test_inception_keeps_its_batch_norm_scale_without_training_it() -> None:
+    encoder = paper_unet("inceptionv3").net.encoder
+    assert "Conv2d_1a_3x3.bn.weight" in encoder.state_dict()
+    assert not any(name.endswith("bn.weight") for name, _ in encoder.named_parameters())
+
+
+def test_densenet_ends_with_a_relu() -> None:
+    model = build_model(encoder="densenet121", decoder="unet").eval()
+    with torch.no_grad():
+        last = model.net.encoder(torch.rand(1, 3, 32, 32))[-1]
+    assert last.min() == 0
+
+
+def assert_contract(model: nn.Module, size_px: int, tmp_path: Path) -> None:
+    """Forward, backward through every parameter in use, and the same outputs after saving and loading."""
+    image_B1HW = torch.rand(2, 1, size_px, size_px)
+    logits_B1HW = model.train()(image_B1HW)
+    assert logits_B1HW.shape == (2, 1, size_px, size_px)
+    logits_B1HW.square().mean().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    assert sum(p.grad is not None for p in model.parameters()) > 10
+    model.eval()
+    with torch.no_grad():
+        before = model(image_B1HW)
+        assert torch.allclose(model(image_B1HW.expand(-1, 3, -1, -1)), before)  # grey is three equal channels
+        torch.save(model.state_dict(), tmp_path / "model.pt")
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+        assert torch.equal(model(image_B1HW), before)
+
+
+@pytest.mark.parametrize("encoder", PAPER_ENCODERS)
+def test_the_papers_models_train(encoder: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert_contract(build_model(encoder=encoder, decoder="unet"), 32, tmp_path)
+
+
+@pytest.mark.parametrize("decoder", [d for d in DECODERS if d not in ("dpt", "pan")])
+def test_every_decoder_trains(decoder: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert_contract(build_model(encoder=SMALL, decoder=decoder, image_size_px=64), 64, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("decoder", "encoder", "size_px"), [("dpt", "tu-test_vit", 64), ("pan", SMALL, 128)])
+def test_the_other_decoders_train(decoder: str, encoder: str, size_px: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    assert_contract(build_model(encoder=encoder, decoder=decoder, image_size_px=size_px), size_px, tmp_path)
+
+
+@pytest.mark.parametrize("norm", models.DECODER_NORM)
+@pytest.mark.parametrize("decoder", DECODERS_WITH_NORM)
+def test_every_normalisation_works_in_every_decoder_that_has_the_choice(decoder: str, norm: str) -> None:
+    mistakes = check_model(encoder=SMALL, decoder=decoder, decoder_norm=norm, image_size_px=128)
+    if (decoder, norm) == ("upernet", "instancenorm"):
+        assert "more than 1 spatial element" in mistakes[0]  # it pools to a single pixel
+    else:
+        assert mistakes == []
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "tu-swin_tiny_patch4_window7_224", "tu-convnext_atto"])
+def test_encoders_of_smp_and_timm_go_by_name(encoder: str) -> None:
+    assert check_model(encoder=encoder, decoder="unet", image_size_px=64) == []
+
+
+WITHOUT_DILATION = {"deeplabv3", "deeplabv3plus", "pan"}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_papers_encoders_go_with_a_decoder_or_it_is_said_why_not(decoder: str) -> None:
+    for encoder in ("vgg19", "mobilenet"):
+        mistakes = check_model(encoder=encoder, decoder=decoder, image_size_px=128)
+        if decoder in WITHOUT_DILATION and encoder == "vgg19":
+            assert "do not support dilated mode" in mistakes[0]
+        elif decoder == "dpt" and encoder == "vgg19":
+            assert "Only Timm encoders are supported for DPT" in mistakes[0]
+        else:
+            assert mistakes == []
+
+
+def test_names_that_do_not_exist_get_close_ones_and_all_mistakes_at_once() -> None:
+    first, second, third = check_model(encoder="mobilnet", decoder="unett", image_size_px=200)
+    assert "'unett' is unknown; use one of unet, unetplusplus" in first
+    assert "did you mean mobilenet" in second
+    assert "200 px is not a multiple of 32; the nearest that work are 192 and 224" in third
+    with pytest.raises(ValueError, match=r"unett.*mobilnet.*200 px"):
+        build_model(encoder="mobilnet", decoder="unett", image_size_px=200)
+
+
+def test_a_timm_name_without_its_prefix_is_told_so() -> None:
+    assert "tu-convnext_tiny" in check_model(encoder="convnext_tiny", decoder="unet")[0]
+
+
+def test_a_plain_vision_transformer_is_sent_to_dpt() -> None:
+    assert "go with decoder dpt" in check_model(encoder="tu-vit_tiny_patch16_224", decoder="unet")[0]
+
+
+def test_a_size_too_small_for_a_decoder_is_found_without_training() -> None:
+    (mistake,) = check_model(encoder="mobilenet", decoder="pan", image_size_px=64)
+    assert "at 64 px does not work" in mistake
+
+
+def test_checking_allocates_no_weights() -> None:
+    assert all(parameter.is_meta for parameter in paper_unet("vgg19").parameters())
+
+
+def test_parameters_that_nothing_depends_on_are_named() -> None:
+    pspnet = meta_model(encoder="vgg19", decoder="pspnet", image_size_px=64)
+    assert unused_parameters(pspnet, 64)[0].startswith("net.encoder.features.")
+    assert unused_parameters(meta_model(encoder="vgg19", decoder="unet", image_size_px=64), 64) == []
+
+
+def test_images_are_normalised_as_the_encoders_weights_expect() -> None:
+    half = ((0.5,) * 3, (0.5,) * 3)
+    assert models.input_normalisation("inceptionv3") == half
+    assert models.input_normalisation("mobilenet") == half
+    for encoder in ("seresnet50", "densenet121", "vgg19", "resnet18"):
+        assert models.input_normalisation(encoder) == models.IMAGENET
+    seen = []
+    model = models.Segmenter(nn.Identity(), mean=(0.5, 0.4, 0.0), std=(0.5, 0.1, 1.0))
+    seen = model(torch.full((1, 1, 1, 1), 0.6)).flatten().tolist()
+    assert seen == pytest.approx([0.2, 2.0, 0.6])
+
+
+def test_every_name_of_the_paper_and_of_smp_is_offered() -> None:
+    names = models.encoder_names()
+    assert names[:5] == list(PAPER_TO_SMP)
+    assert {"resnet18", "tu-convnext_tiny", "vgg19_bn"} <= set(names)
+    assert tuple(models.decoder_names()) == DECODERS
