@@ -119,7 +119,9 @@ def _lesions(lesions: pd.DataFrame, size_px: int) -> str:
     middling = error[(lesions["diameter_px"] >= SMALL_PX) & (lesions["diameter_px"] <= 40)]
     quantiles = lesions["diameter_px"].quantile([0.05, 0.5, 0.95])
     names = ", ".join(escape(f"{v.sample_id}/{v.lesion_id}") for v in vanished.head(10).itertuples())
-    gone = f"<span class='{'bad' if len(vanished) else 'good'}'>{len(vanished)} vanish</span> {names}"
+    gone = f"<span class='{'bad' if len(vanished) else 'good'}'>{len(vanished)} vanish</span>" + (
+        f": {names}" * bool(names)
+    )
     drawn = f"Mean area error from 4 to 40 px: {middling.mean():.1%}." if len(middling) else ""
     return (
         f"<p>Median diameter {quantiles[0.5]:.1f} px of {size_px} (5th to 95th percentile {quantiles[0.05]:.1f} to "
