@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from trainables.order import DISK_FULL
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n\n")[0])
 
 
@@ -47,6 +49,8 @@ def main(
         raise typer.Exit(2) from error
     except (RuntimeError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            print(f"once there is room, go on with: {job.resume_command(space, out)}", file=sys.stderr)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
         print(f"interrupted; go on with: {job.resume_command(space, out)}", file=sys.stderr)

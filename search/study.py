@@ -6,6 +6,7 @@ stops, and `trainables.on_ray.Slot` trains. Tune keeps no state that matters: a 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -39,6 +40,23 @@ class _Inert:
         return self
 
 
+class _EngineError(BaseException):
+    """An error of the engine on its way through Tune, which would wrap an `Exception` or blame a trial for it."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+@contextmanager
+def _past_tune() -> Iterator[None]:
+    """Let an error of the engine through to `run_trials`."""
+    try:
+        yield
+    except Exception as error:
+        raise _EngineError(error) from error
+
+
 class TuneSearcher(_Inert, Searcher):
     """The engine as Tune's source of configurations.
 
@@ -56,6 +74,7 @@ class TuneSearcher(_Inert, Searcher):
         self.stopped: dict[str, str] = {}
         """Trial -> why the engine stopped it."""
 
+    @_past_tune()
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next order; None if none can be given now."""
         order = self._engine.next()
@@ -68,10 +87,17 @@ class TuneSearcher(_Inert, Searcher):
         self._on_event()
         return {"order": order.model_dump(mode="json")}
 
+    @_past_tune()
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the engine how a trial ended."""
+        """Tell the engine how a trial ended.
+
+        Raises:
+            OSError: it could not write any more. The trial counts as running still, and is resumed with the study.
+        """
         name = self.names.pop(trial_id)
         result = result or {}
+        if result.get("failed") == "disk_full":
+            raise OSError(errno.ENOSPC, f"trial {name} could not be written: {result['reason']}")
         stopped = self.stopped.pop(name, None)
         if not error and stopped is None and "failed" not in result and "epoch" in result:
             stopped_at_end = self._engine.on_epoch(name, result)
@@ -95,6 +121,7 @@ class TuneScheduler(_Inert, FIFOScheduler):
         self._searcher = searcher
         self._on_event = on_event
 
+    @_past_tune()
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Continue or stop, after an epoch that is not the trial's last."""
         name = self._searcher.names[trial.trial_id]
@@ -130,29 +157,37 @@ def run_trials(
 
     Raises:
         KeyboardInterrupt: the study was interrupted; its folder can be resumed from.
+        OSError: the disk is full, or the folder cannot be written for another reason; as above.
     """
-    searcher = TuneSearcher(engine, on_event)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(engine.lag)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="mammosearch-tune-") as scratch, _interruptible():
-        tune.Tuner(
-            tune.with_resources(trainable, slot_request),
-            tune_config=tune.TuneConfig(
-                search_alg=searcher,
-                scheduler=TuneScheduler(engine, searcher, on_event),
-                num_samples=-1,
-                reuse_actors=True,
-                trial_dirname_creator=lambda trial: str(trial.trial_id),
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=SLOT_RETRIES),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            ),
-        ).fit()
+        try:
+            _tuner(engine, on_event, trainable, scratch).fit()
+        except _EngineError as passed:
+            raise passed.error from passed.error.__cause__
+
+
+def _tuner(engine: Engine, on_event: Callable[[], None], trainable: type[tune.Trainable], scratch: str) -> tune.Tuner:
+    searcher = TuneSearcher(engine, on_event)
+    return tune.Tuner(
+        tune.with_resources(trainable, slot_request),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=TuneScheduler(engine, searcher, on_event),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=scratch,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=SLOT_RETRIES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        ),
+    )
 
 
 @contextmanager

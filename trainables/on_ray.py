@@ -32,7 +32,7 @@ from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
 
 from cluster.pools import Pool
 from cluster.storage import Folder
-from trainables.order import TrialError, TrialOrder, short_reason
+from trainables.order import DISK_FULL, TrialError, TrialOrder, short_reason
 from trainables.record import TrialRecord, TrialStatus, now
 
 ANSWER_GRACE_S = 20.0
@@ -198,9 +198,14 @@ class Slot(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Train one epoch. The result has the metrics, or `failed`, and `done` when the trial has ended."""
         started = time.monotonic()
-        result = self._attempt()
-        self._slot_s += time.monotonic() - started
-        self._write_status()
+        try:
+            result = self._attempt()
+            self._slot_s += time.monotonic() - started
+            self._write_status()
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            result = _failure(TrialError("disk_full", short_reason(error), traceback.format_exc()))
         return {**result, "slot_s": self._slot_s, "retries": self._retries}
 
     def cleanup(self) -> None:
@@ -284,6 +289,8 @@ class Slot(tune.Trainable):
 
     def _fail(self, error: TrialError) -> dict[str, Any] | None:
         """The failure as a result, or None if the trial can be begun again with its batch in smaller parts."""
+        if error.kind == "disk_full":
+            return _failure(error)
         self._record.log(f"{error.kind}: {error.reason}\n{error.traceback}")
         config = self._order.info.config
         parts = 2 * config["accumulation"]

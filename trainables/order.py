@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,9 @@ from trainables.record import TrialInfo
 SESSION = "session.json"
 """In a study's folder: which run of the driver is in charge."""
 
-ErrorKind = Literal["exception", "not_finite", "out_of_memory", "worker_died"]
+ErrorKind = Literal["exception", "not_finite", "out_of_memory", "worker_died", "disk_full"]
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The numbers of an `OSError` by which nothing more can be written: no fault of the trial, which is resumed later."""
 
 
 class TrialOrder(BaseModel):

@@ -19,7 +19,7 @@ from cluster.storage import Folder
 from data_prep import shards
 from data_prep.schema import Normalisation
 from trainables.config import TrialConfig
-from trainables.order import SESSION, ErrorKind, TrialError, TrialOrder, short_reason
+from trainables.order import DISK_FULL, SESSION, ErrorKind, TrialError, TrialOrder, short_reason
 from trainables.record import Examples, TrialRecord
 from trainables.trial import Place, TrialData, TrialSession
 
@@ -169,6 +169,8 @@ def _trial_error(error: Exception) -> TrialError:
     kind: ErrorKind = "exception"
     if type(error).__name__ == "NonFiniteLoss":
         kind = "not_finite"
+    elif isinstance(error, OSError) and error.errno in DISK_FULL:
+        kind = "disk_full"
     elif isinstance(error, MemoryError) or any(mark in f"{type(error).__name__}: {error}" for mark in OUT_OF_MEMORY):
         kind = "out_of_memory"
     return TrialError(kind, short_reason(error), traceback.format_exc())
