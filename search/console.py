@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,23 +17,27 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cluster.storage import Folder
 from search.engine import Engine
 
 LOG = logging.getLogger("mammosearch")
+LOG_FILE = "study.log"
+SAVE_LOG_EVERY_S = 30.0
+"""How often the log is put into an object store."""
 ROWS = 12
 """Trials shown at once: those that run, then the last that ended."""
 COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red"}
 
 
 @contextmanager
-def study_log(folder: Path | None, *, to_terminal: bool) -> Iterator[None]:
+def study_log(folder: Folder | None, *, to_terminal: bool) -> Iterator[None]:
     """Write the study's events to `study.log` in its folder and, without a live table, to standard output."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
     handlers: list[logging.Handler] = []
     if folder is not None:
-        handlers.append(logging.FileHandler(folder / "study.log"))
+        handlers.append(_StudyLog(folder))
         handlers[-1].setFormatter(logging.Formatter("%(asctime)s  %(message)s"))
     if to_terminal:
         handlers.append(_PrintHandler())
@@ -42,6 +49,37 @@ def study_log(folder: Path | None, *, to_terminal: bool) -> Iterator[None]:
         for handler in handlers:
             LOG.removeHandler(handler)
             handler.close()
+
+
+class _StudyLog(logging.FileHandler):
+    """Writes `study.log`: on a disk line by line; into an object store the whole of it, now and then and at the end."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._scratch = tempfile.TemporaryDirectory(prefix="mammosearch-log-") if folder.local is None else None
+        file = (folder.local or Path(self._scratch.name if self._scratch else "")) / LOG_FILE
+        if self._scratch is not None and folder.exists(LOG_FILE):
+            file.write_bytes(folder.read_bytes(LOG_FILE))
+        super().__init__(file)
+        self._saved_at = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if time.monotonic() - self._saved_at > SAVE_LOG_EVERY_S:
+            self._save()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing, where logging prints a traceback: a full disk ends the study by a file that matters more."""
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # its last lines may not fit
+            super().close()
+        self._save()
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        if self._scratch is not None:
+            self._folder.write_bytes(LOG_FILE, Path(self.baseFilename).read_bytes())
 
 
 class _PrintHandler(logging.Handler):

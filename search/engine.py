@@ -117,9 +117,8 @@ class Engine:
         self._queue: list[TrialOrder] = []
         self._finals: list[TrialOrder] | None = None
         self._best: str | None = None
-        assert folder.local is not None
         self._directions: list[Direction] = ["maximize" if o.maximise else "minimize" for o in config.objective]
-        self.ledger = Ledger(folder.local / JOURNAL, name=folder.name, directions=self._directions, resume=resume)
+        self.ledger = Ledger(folder, name=folder.name, directions=self._directions, resume=resume)
         self.rungs = Rungs(
             config.pruner.rungs(config.budget.epochs),
             reduction_factor=config.pruner.reduction_factor,
@@ -504,8 +503,10 @@ class Engine:
         rows = self.record(name).metrics()
         for end in range(1, len(rows) + 1):
             self._rows[name] = rows[:end]
-            values = self._values(name, self.record(name).info())
-            self.rungs.record(trial.number, int(rows[end - 1]["epoch"]), values)
+            values, epoch = self._values(name, self.record(name).info()), int(rows[end - 1]["epoch"])
+            self.rungs.record(trial.number, epoch, values)
+            if trial.state == TrialState.RUNNING and epoch not in trial.intermediate_values:
+                self.ledger.report(trial.number, epoch, values[0])  # the journal's copy was older than the row
         self._rows.pop(name, None)
         return rows
 
@@ -531,10 +532,10 @@ class Engine:
     def _warm_start(self) -> None:
         """Enter the ended trials of earlier studies that lie in this space."""
         for source in self.config.warm_start:
-            earlier = Folder(source).local
-            if earlier is None or not (earlier / JOURNAL).exists():
+            earlier = Folder(source)
+            if not earlier.exists(JOURNAL):
                 raise FileNotFoundError(f"warm_start: no {JOURNAL} in {source}; name the folder of an earlier study")
-            for trial in load_ended_trials(earlier / JOURNAL):
+            for trial in load_ended_trials(earlier):
                 if trial.state != TrialState.FAIL and self.space.contains(trial.params):
                     attrs = {**trial.user_attrs, "warm_start": source, "key": self.space.key(trial.params)}
                     self.ledger.add_ended(trial, attrs)

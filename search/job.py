@@ -189,7 +189,7 @@ def _in_charge(folder: Folder) -> Iterator[str]:
 
 def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, resume: bool) -> None:
     console = Console()
-    with _in_charge(folder) as session, study_log(folder.local, to_terminal=not console.is_terminal):
+    with _in_charge(folder) as session, study_log(folder, to_terminal=not console.is_terminal):
         engine = Engine(
             config,
             folder=folder,
