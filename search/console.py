@@ -114,7 +114,7 @@ class StudyView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.update()
+        self._read()  # drawn or not: an interrupted study shows its table once more
         if self._draws:
             self._live.stop()
 

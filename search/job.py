@@ -200,9 +200,13 @@ def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, resume: boo
             elapsed_s=_elapsed_s(folder),
             session=session,
         )
+        view = StudyView(engine, console)
         try:
-            with StudyView(engine, console) as view:
+            with view:
                 run_trials(engine, on_event=_on_event(engine, view))
+        except KeyboardInterrupt:
+            console.print(view.render())
+            raise
         finally:
             folder.write_json(PROGRESS, {"elapsed_s": round(engine.elapsed_s, 1)})
         LOG.info("search over: %s", engine.stop_reason)
