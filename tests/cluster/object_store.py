@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from urllib.request import Request, urlopen
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -25,6 +26,10 @@ def server() -> Iterator[tuple[str, int]]:
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
+    reset = Request(
+        f"http://{host}:{port}/moto-api/reset", method="POST"
+    )  # the servers of a process share their objects
+    urlopen(reset).close()
     client = boto3.client(
         "s3",
         endpoint_url=f"http://{host}:{port}",

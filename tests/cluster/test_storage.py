@@ -114,6 +114,7 @@ def test_an_unknown_scheme_says_what_is_known() -> None:
         Folder("ftp://host/folder")
 
 
+@pytest.mark.slow
 def test_a_line_that_is_cut_in_mid_write_loses_nothing(line: Line, tmp_path: Path) -> None:
     folder = through(line, "cut")
     content = os.urandom(12 << 20)  # more than one part of an upload
@@ -124,6 +125,7 @@ def test_a_line_that_is_cut_in_mid_write_loses_nothing(line: Line, tmp_path: Pat
     assert folder.read_bytes("before.bin") == content
 
 
+@pytest.mark.slow
 def test_a_folder_put_over_a_line_that_is_cut_is_whole(line: Line, tmp_path: Path) -> None:
     files = {f"f{i}": os.urandom(1 << 20) for i in range(6)}
     folder = through(line, "cut-folder")
