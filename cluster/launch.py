@@ -16,7 +16,9 @@ REMOTE = "~/mammosearch"
 """Where cluster files mount the code."""
 DASHBOARD = "http://127.0.0.1:8265"
 """The head's dashboard as the head sees it: it listens to nobody else."""
-ENTER = f"export RAY_AUTH_MODE=token; set -a; . {REMOTE}/cluster.env; set +a; PATH=~/mammosearch-venv/bin:$PATH; cd {REMOTE}"
+ENTER = (
+    f"export RAY_AUTH_MODE=token PATH=~/mammosearch-venv/bin:$PATH; set -a; . {REMOTE}/cluster.env; set +a; cd {REMOTE}"
+)
 
 Runner = Callable[[Sequence[str]], int]
 """Runs a command to its end, with its output on the terminal; its exit status."""

@@ -13,6 +13,7 @@ machine's own account says, never the URI.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -23,6 +24,7 @@ from typing import Any, TypeVar
 
 from pyarrow import fs
 
+LOG = logging.getLogger(__name__)
 PATIENCE_S = 300.0
 """How long an object store that does not answer is asked again before that is an error."""
 REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "PERMISSION_DENIED")
@@ -230,6 +232,7 @@ class Folder:
             except OSError as error:
                 if any(word in str(error) for word in REFUSALS) or time.monotonic() - began > PATIENCE_S:
                     raise
+                LOG.warning("%s does not answer, and is asked again: %s", self, error)
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 10.0)
 

@@ -26,7 +26,7 @@ data:
     field_of_view: lesion
     size_px: 32
 space:
-  encoder: [resnet18]
+  encoder: [tu-lcnet_050]
   learning_rate: {{ low: 1.0e-4, high: 1.0e-2, log: true }}
 budget: {{ trials: 3, epochs: 3 }}
 baselines: false
@@ -81,7 +81,7 @@ def test_a_study_in_an_object_store_survives_cuts_and_a_kill(line: Line, tmp_pat
     killed.communicate()
     before = results.load(study.uri)
     assert next(iter(before.status)) == "complete"
-    line.after_bytes, line.cuts = 20_000_000, 20
+    line.after_bytes, line.cuts = 2_000_000, 20
     resumed = begin(space, tmp_path / "cache-of-another-machine", "--resume")
     printed, _ = resumed.communicate(timeout=420)
     assert resumed.returncode == 0, printed
@@ -94,12 +94,12 @@ def check_whole(study: Folder, printed: str) -> None:
     assert list(table[table.role != "final"].status) == ["complete"] * 3
     assert list(table[table.role == "final"].status) == ["complete"]
     assert list(table.epochs) == [3, 3, 3, 2]
-    assert "resnet18" in printed
+    assert "tu-lcnet_050" in printed
     copy = JournalCopy(study)
     loaded = optuna.load_study(study_name="tiny", storage=open_journal(copy.file))
     assert [trial.state.name for trial in loaded.trials] == ["COMPLETE"] * 3
     assert [len(trial.intermediate_values) for trial in loaded.trials] == [3] * 3
     assert study.exists(JOURNAL)
     assert "search over" in study.read_text("study.log")
-    assert (study / "final/resnet18").exists("test.json")
+    assert (study / "final/tu-lcnet_050").exists("test.json")
     assert not any(".tmp-" in name for name, _ in study.walk())
