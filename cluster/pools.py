@@ -157,10 +157,9 @@ SHIPPED = {
 }
 """The pools that `nas.yaml` may call by name.
 
-The prices are approximate list prices of Google Cloud, us-central1, as published in 2025: the GPU with the machine that
-carries it (n1-standard-4 for one P100 or T4, n1-standard-8 for two T4, g2-standard-4, a2-highgpu-1g, a3-highgpu-1g).
-Spot prices change from day to day and by region. Give your own as `{name: t4, usd_per_hour: 0.60}`. The rates are
-taken from published ResNet-50 training rates and rounded down, the CPU's measured; a dry run's hours are as good.
+The prices are rough figures of the size that clouds ask for the GPU with the machine around it, not taken from a price
+list; spot prices change from day to day and by region. Give your own before you trust a bill: `{name: t4, usd_per_hour:
+0.60}`. The rates of GPUs are estimates, a third to a half of what the data sheets say, and were not measured; the CPU's was.
 """
 
 
