@@ -158,8 +158,9 @@ SHIPPED = {
 """The pools that `nas.yaml` may call by name.
 
 The prices are rough figures of the size that clouds ask for the GPU with the machine around it, not taken from a price
-list; spot prices change from day to day and by region. Give your own before you trust a bill: `{name: t4, usd_per_hour:
-0.60}`. The rates of GPUs are estimates, a third to a half of what the data sheets say, and were not measured; the CPU's was.
+list; spot prices change from day to day and by region. Give your own before you trust a bill:
+`{name: t4, usd_per_hour: 0.60}`. The rates of GPUs are estimates, a third to a half of what data sheets say, and were
+not measured; the CPU's was.
 """
 
 
