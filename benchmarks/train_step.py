@@ -5,8 +5,8 @@
     python -m benchmarks.train_step --encoders mobilenet --size 64 --rounds 3
 
 - `trial`: `TrialSession.train_epoch` with the paper's settings, rotation included.
-- `hand-written`: the same model, loss, optimiser, number format, memory layout and batch in a bare loop of PyTorch, data
-  in memory, no augmentation: all that a trial adds must be paid for from the difference.
+- `hand-written`: the same model, loss, optimiser, number format, memory layout and batch in a bare PyTorch loop, with
+  the data in memory and no augmentation: all that a trial adds must be paid for from the difference.
 - `usual`: smp.Unet and DiceLoss of segmentation-models-pytorch in fp32, a DataLoader that turns each image with OpenCV,
   the loss read after every step.
 

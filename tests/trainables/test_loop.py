@@ -70,7 +70,7 @@ def test_every_optimiser_moves_the_weights_and_can_be_saved(name: str) -> None:
     optimiser.load_state_dict(optimiser.state_dict())
 
 
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_accumulation_changes_nothing_but_rounding(parts: int) -> None:
     rows = []
     for accumulation in (1, parts):

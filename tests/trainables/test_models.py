@@ -27,6 +27,7 @@ SKIPS = {
     "vgg19": (128, 256, 512, 512, 512),
 }
 SMALL = "tu-test_efficientnet"
+QUICK_NORMS = (("unet", "layernorm"), ("linknet", "layernorm"), ("unet", "instancenorm"), ("upernet", "instancenorm"))
 
 
 def paper_unet(encoder: str) -> nn.Module:
@@ -115,8 +116,14 @@ def test_the_other_decoders_train(decoder: str, encoder: str, size_px: int, tmp_
     assert_contract(build_model(encoder=encoder, decoder=decoder, image_size_px=size_px), size_px, tmp_path)
 
 
-@pytest.mark.parametrize("norm", models.DECODER_NORM)
-@pytest.mark.parametrize("decoder", DECODERS_WITH_NORM)
+NORMS = [
+    pytest.param(decoder, norm, marks=() if (decoder, norm) in QUICK_NORMS else pytest.mark.slow)
+    for decoder in DECODERS_WITH_NORM
+    for norm in models.DECODER_NORM
+]
+
+
+@pytest.mark.parametrize(("decoder", "norm"), NORMS)
 def test_every_normalisation_works_in_every_decoder_that_has_the_choice(decoder: str, norm: str) -> None:
     mistakes = check_model(encoder=SMALL, decoder=decoder, decoder_norm=norm, image_size_px=128)
     if (decoder, norm) == ("upernet", "instancenorm"):
@@ -133,16 +140,16 @@ def test_encoders_of_smp_and_timm_go_by_name(encoder: str) -> None:
 WITHOUT_DILATION = {"deeplabv3", "deeplabv3plus", "pan"}
 
 
+@pytest.mark.parametrize("encoder", ["vgg19", pytest.param("mobilenet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("decoder", DECODERS)
-def test_the_papers_encoders_go_with_a_decoder_or_it_is_said_why_not(decoder: str) -> None:
-    for encoder in ("vgg19", "mobilenet"):
-        mistakes = check_model(encoder=encoder, decoder=decoder, image_size_px=128)
-        if decoder in WITHOUT_DILATION and encoder == "vgg19":
-            assert "do not support dilated mode" in mistakes[0]
-        elif decoder == "dpt" and encoder == "vgg19":
-            assert "Only Timm encoders are supported for DPT" in mistakes[0]
-        else:
-            assert mistakes == []
+def test_the_papers_encoders_go_with_a_decoder_or_it_is_said_why_not(decoder: str, encoder: str) -> None:
+    mistakes = check_model(encoder=encoder, decoder=decoder, image_size_px=128)
+    if decoder in WITHOUT_DILATION and encoder == "vgg19":
+        assert "do not support dilated mode" in mistakes[0]
+    elif decoder == "dpt" and encoder == "vgg19":
+        assert "Only Timm encoders are supported for DPT" in mistakes[0]
+    else:
+        assert mistakes == []
 
 
 def test_names_that_do_not_exist_get_close_ones_and_all_mistakes_at_once() -> None:
