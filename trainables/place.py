@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,6 +71,17 @@ def peak_memory_gb(device: torch.device) -> float:
         peak_kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(peak_kib) * 1024 / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # macOS counts bytes here.
+
+
+@contextlib.contextmanager
+def host_memory_errors() -> Iterator[None]:
+    """Turn torch's plain RuntimeError of a CPU allocation that failed into MemoryError, as Python's own are."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def _reset_peak_memory() -> None:

@@ -35,7 +35,7 @@ from trainables.config import TrialConfig
 from trainables.loop import Batches, NonFiniteLoss, Samples
 from trainables.models import build_model, meta_model, parameter_count, unused_parameters
 from trainables.optimisers import build_optimiser
-from trainables.place import Place, peak_memory_gb, prepare_process, seed_everything
+from trainables.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
 from trainables.precision import best_precision, check_precision
 
 __all__ = ["NonFiniteLoss", "Place", "Samples", "TrialData", "TrialSession", "run_trial", "untrained_measures"]
@@ -94,7 +94,7 @@ class TrialSession:
 
     Raises:
         ValueError: the model cannot be built, or configuration, data and place do not go together.
-        torch.OutOfMemoryError: from any method on a GPU.
+        torch.OutOfMemoryError, MemoryError: from any method, for want of GPU or host memory.
     """
 
     def __init__(self, config: TrialConfig, data: TrialData, *, place: Place | None = None) -> None:
@@ -109,7 +109,8 @@ class TrialSession:
         self._device = prepare_process(place)
         self._best: tuple[int, dict[str, Tensor]] | None = None
         self._batches: dict[Split, Batches] = {}
-        self._worker = self._begin()
+        with host_memory_errors():
+            self._worker = self._begin()
 
     @property
     def parameters(self) -> int:
@@ -134,7 +135,8 @@ class TrialSession:
         """
         seed_everything(self.config.seed, self.epoch, self._place.rank)
         started = time.perf_counter()
-        trained = loop.train_epoch(self._worker, self._of("train"), self.config, self.epoch)
+        with host_memory_errors():
+            trained = loop.train_epoch(self._worker, self._of("train"), self.config, self.epoch)
         trained_at = time.perf_counter()
         measures = self.evaluate("val")
         if not all(map(_finite, measures.values())):
@@ -169,7 +171,8 @@ class TrialSession:
             ValueError: there is no such split.
         """
         batches = self._of(split)
-        return {**loop.evaluate(self._worker, batches, self.config), "images": len(batches)}
+        with host_memory_errors():
+            return {**loop.evaluate(self._worker, batches, self.config), "images": len(batches)}
 
     @torch.no_grad()
     def predict(self, images_NHW: np.ndarray) -> np.ndarray:
@@ -343,7 +346,7 @@ def run_trial(
         One row per epoch (see `TrialSession.train_epoch`), those from before a resume included.
 
     Raises:
-        NonFiniteLoss, ValueError, torch.OutOfMemoryError: as `TrialSession` does.
+        NonFiniteLoss, ValueError, torch.OutOfMemoryError, MemoryError: as `TrialSession` does.
     """
     session = TrialSession(config, data, place=place)
     try:
