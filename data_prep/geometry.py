@@ -14,8 +14,9 @@ Shapes in names: `H`, `W` rows and columns of the film, `h`, `w` of a part of it
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -82,6 +83,17 @@ class Geometry:
             raise ValueError(
                 f"box {tuple(self.box)} is empty or leaves the film of {self.rows} x {self.columns} pixels"
             )
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Geometry:
+        """The geometry of a shard's row (columns `rows`, `columns`, `box`, `flipped`, `shape`)."""
+        return cls(
+            rows=int(row["rows"]),
+            columns=int(row["columns"]),
+            box=Box(*(int(edge) for edge in row["box"])),
+            flipped=bool(row["flipped"]),
+            size_px=int(row["shape"][0]),
+        )
 
     @property
     def scale(self) -> float:

@@ -23,6 +23,7 @@ import pytest
 from cluster.storage import Folder
 from data_prep import write
 from data_prep.build import BuildProgress, build
+from data_prep.geometry import Geometry
 from data_prep.plan import plan, source_sha256
 from data_prep.prepare import prepare_sample
 from data_prep.schema import Lesion, Sample
@@ -51,6 +52,18 @@ def test_a_mask_lies_where_the_lesion_is(shards_path):
         scale = 64 / max(bottom - top, right - left)
         assert y.mean() == pytest.approx((90 - top) * scale, abs=1)
         assert x.mean() == pytest.approx(30 * scale, abs=1)
+
+
+def test_a_row_leads_back_to_the_film(shards_path):
+    """The masks of the samples, put back, are the masks that were drawn."""
+    for _, row in frame(shards_path).iterrows():
+        drawn_HW = np.zeros((240, 160), bool)
+        number = int(row["patient_id"][1:])
+        for lesion in range(2 if number % 3 == 0 else 1):
+            drawn_HW |= draw_lesion(30 + 30 * lesion, 90 + 40 * lesion, 6 + number % 4, side=row["side"]) > 0
+        mask_SS = np.frombuffer(row["mask"], np.uint8).reshape(row["shape"])
+        back_HW = Geometry.from_row(row).undo(mask_SS) > 0
+        assert (drawn_HW & back_HW).sum() / (drawn_HW | back_HW).sum() > 0.7
 
 
 def test_card_counts_what_is_there(shards_path):
