@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables.augment import apply, draw
 from trainables.config import TrialConfig
+from trainables.data import Samples
 from trainables.losses import segmentation_loss
 from trainables.metrics import MetricSums, hard_dice_iou
 from trainables.optimisers import learning_rate_factor
@@ -37,18 +37,6 @@ ON_DEVICE_SHARE = 0.25
 
 class NonFiniteLoss(ValueError):  # noqa: N818 - it is a result of training, and is called so in tables
     """The loss became NaN or infinite; the message says in which epoch and step."""
-
-
-class Samples(Protocol):
-    """The samples of one split."""
-
-    @property
-    def images_NHW(self) -> np.ndarray:
-        """uint8, (N, H, W)."""
-
-    @property
-    def masks_NHW(self) -> np.ndarray:
-        """uint8, 0 and 1, (N, H, W)."""
 
 
 class Batches:

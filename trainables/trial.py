@@ -17,8 +17,7 @@ import gc
 import inspect
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,12 +26,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cluster.storage import Folder
-from data_prep.schema import Normalisation
-from data_prep.shards import open_shards
 from trainables import checkpoint, loop
 from trainables.checkpoint import Checkpoint
 from trainables.config import TrialConfig
-from trainables.loop import Batches, NonFiniteLoss, Samples
+from trainables.data import Samples, Split, TrialData
+from trainables.loop import Batches, NonFiniteLoss
 from trainables.models import build_model, meta_model, parameter_count, unused_parameters
 from trainables.optimisers import build_optimiser
 from trainables.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
@@ -40,7 +38,6 @@ from trainables.precision import best_precision, check_precision
 
 __all__ = ["NonFiniteLoss", "Place", "Samples", "TrialData", "TrialSession", "run_trial", "untrained_measures"]
 
-Split = Literal["train", "val", "test"]
 Row = dict[str, Any]
 
 BEST_BY = "val_dice"
@@ -56,32 +53,6 @@ _BUFFERS_OPTION = next(
 )
 INIT_STREAM = 2**31
 """Stands in the place of the epoch for the random states that a model is initialised with."""
-
-
-@dataclass(frozen=True)
-class TrialData:
-    """The samples that a trial trains and is measured on: square uint8 images and masks of 0 and 1, one size."""
-
-    train: Samples
-    val: Samples
-    test: Samples | None = None
-
-    @classmethod
-    def open(cls, shards: str, normalisation: Normalisation = "clahe") -> TrialData:
-        """The samples of a shard folder (path or URI), mapped into memory: all processes of a machine share them.
-
-        Raises:
-            ValueError: there is no finished shard folder, or it was not built with this normalisation.
-        """
-        folder = open_shards(shards)
-        return cls(*(folder.load(split, normalisation) for split in ("train", "val", "test")))
-
-    def split(self, name: Split) -> Samples:
-        """One split's samples. Raises ValueError if there is no such split."""
-        samples: Samples | None = {"train": self.train, "val": self.val, "test": self.test}[name]
-        if samples is None or len(samples.images_NHW) == 0:
-            raise ValueError(f"the data has no {name} split, or it is empty")
-        return samples
 
 
 class TrialSession:
