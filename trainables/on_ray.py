@@ -29,6 +29,7 @@ import ray.train
 import ray.train.torch
 from ray import tune
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.pools import Pool
 from cluster.storage import Folder
@@ -39,10 +40,12 @@ ANSWER_GRACE_S = 20.0
 """After one rank failed, how long the others may take to answer before the group counts as stuck."""
 POLL_S = 2.0
 """How often a slot that waits for an answer looks whether its group still lives."""
+NODE_DEATH_S = 60.0
+"""How long Ray may take to know that a machine is gone, whose workers it cannot reach."""
 CLEAN_GB = 0.05
 """GPU memory that may stay allocated when a slot is handed on, in GB (1e9 bytes)."""
-START_TIMEOUT_S = 600.0
-"""How long a worker group may take to start; a cluster may have to start its nodes first."""
+START_TIMEOUT_S = 3600.0
+"""How long a worker group may take to start: a cluster may have to start its nodes first, and wait for spot machines."""
 
 
 class GroupEndedError(RuntimeError):
@@ -52,6 +55,11 @@ class GroupEndedError(RuntimeError):
     def out_of_memory(self) -> bool:
         """Whether Ray ended it because the machine was running out of memory."""
         return "memory" in str(self).lower() and ("low on" in str(self).lower() or "oom" in str(self).lower())
+
+    @property
+    def unreachable(self) -> bool:
+        """Whether a worker did not die by itself but could no longer be reached."""
+        return "unavailable" in str(self).lower()
 
 
 class Mailbox:
@@ -104,7 +112,9 @@ class WorkerGroup:
     def __init__(self, pool: Pool, name: str) -> None:
         self.pool = pool
         self.name = name
-        self._mailbox = ray.remote(num_cpus=0, max_concurrency=1000)(Mailbox).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"num_cpus": 0, "max_concurrency": 1000, "scheduling_strategy": here}  # to live as long as the slot
+        self._mailbox = ray.remote(**options)(Mailbox).remote()
         self._scratch = tempfile.TemporaryDirectory(prefix="mammosearch-train-")
         self._ended: str | None = None
         self._thread = threading.Thread(target=self._fit, name=f"fit-{name}", daemon=True)
@@ -239,7 +249,7 @@ class Slot(tune.Trainable):
                     failed = TrialError("out_of_memory", f"out of host memory: {why}", traceback.format_exc())
                     if (answer := self._fail(failed)) is not None:
                         return answer
-                elif self._machine_lost():
+                elif self._machine_lost(error):
                     self._record.log("a machine was lost or taken back: this does not count as a retry")
                 else:
                     self._retries += 1
@@ -247,10 +257,16 @@ class Slot(tune.Trainable):
         reason = f"worker died {self._retries} times: {why}"
         return _failure(TrialError("worker_died", reason, ""))
 
-    def _machine_lost(self) -> bool:
-        """Whether a node that the workers ran on is gone."""
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        return not self._nodes <= alive
+    def _machine_lost(self, error: GroupEndedError) -> bool:
+        """Whether a node that the workers ran on is gone. Ray may know that a while later than the loss of a worker."""
+        deadline = time.monotonic() + (NODE_DEATH_S if error.unreachable else 0.0)
+        while True:
+            alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            if not self._nodes <= alive:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.5)
 
     def _epoch(self) -> dict[str, Any]:
         """One epoch, or the last one again of a trial that was resumed; begins the trial if need be."""
