@@ -45,7 +45,7 @@ NODE_DEATH_S = 60.0
 CLEAN_GB = 0.05
 """GPU memory that may stay allocated when a slot is handed on, in GB (1e9 bytes)."""
 START_TIMEOUT_S = 3600.0
-"""How long a worker group may take to start: a cluster may have to start its nodes first, and wait for spot machines."""
+"""How long a worker group may take to start: a cluster may start machines for it, and wait for spot ones."""
 
 
 class GroupEndedError(RuntimeError):
