@@ -32,6 +32,7 @@ def test_weights_gradients_and_running_averages_follow_from_the_parameters():
     assert predict(optimiser="sgd", momentum=0.0).optimiser == 0
 
 
+@pytest.mark.slow
 def test_the_step_grows_with_the_batch_and_shrinks_with_workers_and_accumulation():
     steps = [predict(batch_size=batch).step for batch in (8, 16, 32)]
     assert steps[0] < steps[1] < steps[2]
@@ -40,6 +41,7 @@ def test_the_step_grows_with_the_batch_and_shrinks_with_workers_and_accumulation
     assert alone < shared < alone + 1.1 * 4 * 8_312_465  # DDP's buckets stay in the forward pass
 
 
+@pytest.mark.slow
 def test_mixed_precision_needs_less():
     mixed = predict("bf16", batch_size=32)
     assert mixed.step < 0.7 * predict(batch_size=32).step
