@@ -34,14 +34,15 @@ def main(
     """Search a space of trials, then train the winners in full."""
     from search import job  # torch, Ray and Optuna: only once it is clear that there is something to do
 
+    fine = True
     try:
         config = job.load(space, out=out)
         if dry_run:
             job.dry(config)
         elif reproduce is not None:
-            raise typer.Exit(0 if job.reproduce(config, reproduce) else 1)
+            fine = job.reproduce(config, reproduce)
         elif verify_resume is not None:
-            raise typer.Exit(0 if job.verify(config, space, kills=verify_resume) else 1)
+            fine = job.verify(config, space, kills=verify_resume)
         else:
             job.run(config, resume=resume)
     except (ValueError, FileNotFoundError, FileExistsError) as error:
@@ -55,6 +56,8 @@ def main(
     except KeyboardInterrupt as error:
         print(f"interrupted; go on with: {job.resume_command(space, out)}", file=sys.stderr)
         raise typer.Exit(130) from error
+    if not fine:  # outside, for typer.Exit is a RuntimeError
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
