@@ -3,7 +3,7 @@
 import torch
 
 from tests.trainables.fakes import small_config
-from trainables.augment import Augmentation, apply, draw
+from trainables.augment import Augmentation, _grid, apply, draw
 from trainables.config import TrialConfig
 
 CPU = torch.device("cpu")
@@ -29,10 +29,17 @@ def test_nothing_switched_on_changes_nothing() -> None:
 
 def test_a_quarter_turn_turns_image_and_mask_alike() -> None:
     image, mask = batch()
-    theta = torch.tensor([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]).expand(3, 2, 3)
+    theta = torch.tensor([[0.0, -1.0], [1.0, 0.0]]).expand(3, 2, 2)
     turned, turned_mask = apply(image, mask, Augmentation(theta, None, None))
     assert torch.allclose(turned, image.rot90(1, (2, 3)), atol=1e-5)
     assert torch.equal(turned_mask, mask.rot90(1, (2, 3)))
+
+
+def test_pixels_come_from_where_torch_would_take_them() -> None:
+    theta = torch.tensor([[[0.9, -0.3], [0.3, 0.9]], [[-1.0, 0.0], [0.2, 1.0]]])
+    affine = torch.cat([theta, torch.zeros(2, 2, 1)], dim=2)
+    expected = torch.nn.functional.affine_grid(affine, [2, 1, 5, 7], align_corners=False)
+    assert torch.allclose(_grid(theta, 5, 7), expected, atol=1e-6)
 
 
 def test_flips_mirror_exactly_those_images_that_were_drawn() -> None:
@@ -78,13 +85,13 @@ def test_epochs_and_seeds_differ_and_repeat() -> None:
     config = small_config()
     first, again, later = drawn(config), drawn(config), drawn(config, epoch=1)
     other = drawn(small_config(seed=1))
-    assert torch.equal(first.theta_N23, again.theta_N23)
-    assert not torch.equal(first.theta_N23, later.theta_N23)
-    assert not torch.equal(first.theta_N23, other.theta_N23)
+    assert torch.equal(first.theta_N22, again.theta_N22)
+    assert not torch.equal(first.theta_N22, later.theta_N22)
+    assert not torch.equal(first.theta_N22, other.theta_N22)
 
 
 def test_angles_stay_within_the_range_and_use_it() -> None:
     degrees = torch.rad2deg(
-        torch.acos(drawn(small_config(**{**PLAIN, "rotation_degrees": 15}), 500).theta_N23[:, 0, 0])
+        torch.acos(drawn(small_config(**{**PLAIN, "rotation_degrees": 15}), 500).theta_N22[:, 0, 0])
     )
     assert 13 < degrees.max() <= 15.01
