@@ -1,4 +1,4 @@
-"""How many slots of each pool fit at the same time, so that no two of them wait for each other's hardware.      [Ray]"""
+"""How many slots of each pool fit at the same time, so that no two of them wait for each other's hardware."""
 
 from __future__ import annotations
 

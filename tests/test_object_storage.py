@@ -30,6 +30,7 @@ space:
   learning_rate: {{ low: 1.0e-4, high: 1.0e-2, log: true }}
 budget: {{ trials: 3, epochs: 3 }}
 baselines: false
+pruner: {{ name: none }}
 pools: [{{ name: cpu, cpus_per_worker: 1, max_slots: 1 }}]
 final: {{ top: 1, epochs: 2 }}
 study: {{ out: "s3://{BUCKET}/runs/tiny" }}
