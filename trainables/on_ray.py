@@ -47,6 +47,10 @@ CLEAN_GB = 0.05
 START_TIMEOUT_S = 3600.0
 """How long a worker group may take to start: a cluster may start machines for it, and wait for spot ones."""
 
+LOW_ON_MEMORY = "running low on memory"
+"""What Ray says of a worker that it killed for want of memory. That the kernel may have done so it says of every worker
+that died, so that alone tells nothing."""
+
 
 class GroupEndedError(RuntimeError):
     """A worker group ended while it was needed; the message says why."""
@@ -54,7 +58,7 @@ class GroupEndedError(RuntimeError):
     @property
     def out_of_memory(self) -> bool:
         """Whether Ray ended it because the machine was running out of memory."""
-        return "memory" in str(self).lower() and ("low on" in str(self).lower() or "oom" in str(self).lower())
+        return LOW_ON_MEMORY in str(self)
 
     @property
     def unreachable(self) -> bool:
@@ -183,7 +187,8 @@ class WorkerGroup:
             trainer.fit()
             self._ended = "the worker group ended"
         except BaseException as error:  # whatever ends the group is told to the slot, which lives on
-            self._ended = short_reason(error)
+            killed = LOW_ON_MEMORY in str(error)
+            self._ended = f"a worker was killed, for its machine was {LOW_ON_MEMORY}" if killed else short_reason(error)
 
 
 def group_loop(config: dict[str, Any]) -> None:
