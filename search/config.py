@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
-from cluster.pools import SHIPPED, Pool
+from cluster.pools import SHIPPED, Pool, over_shipped
 from cluster.problems import NOTHING, Problem, from_pydantic, raise_problems, render, value_at
 from cluster.yaml_lines import LinedYaml, parse
 from cluster.yaml_lines import Path as KeyPath
@@ -49,10 +49,9 @@ def _named_pool(value: Any) -> Any:
     value = {"name": value} if isinstance(value, str) else value
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         return value
-    shipped = SHIPPED.get(value["name"])
-    if shipped is None and set(value) == {"name"}:
+    if value["name"] not in SHIPPED and set(value) == {"name"}:
         raise_problems(Problem((), "unknown pool", allowed=f"{', '.join(SHIPPED)}, or a mapping that describes one"))
-    return {**(shipped.model_dump() if shipped else {}), **value}
+    return over_shipped(value)
 
 
 def _objectives(value: Any) -> Any:

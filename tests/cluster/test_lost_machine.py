@@ -1,0 +1,53 @@
+"""A machine that is gone is told from a worker that died, though Ray knows of it later."""
+
+from collections.abc import Iterator
+
+from cluster.session import slot_resource  # noqa: F401 - sets what Ray reads when it is imported
+
+import pytest
+
+from trainables import on_ray
+from trainables.on_ray import GroupEndedError, Slot
+
+UNREACHABLE = GroupEndedError("WorkerGroupError: The actor 209a is unavailable: RpcError: Connection reset by peer")
+DIED = GroupEndedError("WorkerGroupError: The actor died unexpectedly before finishing this task")
+
+
+@pytest.fixture
+def slot(monkeypatch: pytest.MonkeyPatch) -> Slot:
+    """A slot whose workers ran on node `a`; time passes by itself."""
+    clock: Iterator[float] = iter(range(10_000))
+    monkeypatch.setattr(on_ray.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(on_ray.time, "sleep", lambda _: None)
+    slot = Slot.__new__(Slot)
+    slot._nodes = {"a"}
+    return slot
+
+
+def known_dead_after(asked: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Ray says that `a` lives until it was asked so often; the list grows with each question."""
+    questions: list[int] = []
+
+    def nodes() -> list[dict[str, object]]:
+        questions.append(1)
+        return [{"NodeID": "a", "Alive": len(questions) <= asked}, {"NodeID": "b", "Alive": True}]
+
+    monkeypatch.setattr(on_ray.ray, "nodes", nodes)
+    return questions
+
+
+def test_a_machine_whose_loss_ray_learns_late_is_lost(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    known_dead_after(20, monkeypatch)
+    assert slot._machine_lost(UNREACHABLE)
+
+
+def test_a_machine_that_stays_is_not_waited_for_for_ever(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = known_dead_after(10_000, monkeypatch)
+    assert not slot._machine_lost(UNREACHABLE)
+    assert len(questions) <= on_ray.NODE_DEATH_S + 2
+
+
+def test_a_worker_that_died_by_itself_is_told_at_once(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = known_dead_after(10_000, monkeypatch)
+    assert not slot._machine_lost(DIED)
+    assert len(questions) <= 2
