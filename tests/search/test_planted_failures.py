@@ -24,6 +24,7 @@ from search.study import run_trials
 from tests.search.studies import ENCODER, processes_below, run, settings, trials_of, wait_until, write_settings
 from tests.trainables.fakes import without_times
 from trainables.config import TrialConfig
+from trainables.on_ray import GroupEndedError
 from trainables.record import TrialRecord
 from trainables.trial import Place, TrialData, run_trial
 
@@ -153,14 +154,15 @@ def test_loss_that_is_not_finite_is_a_row_that_names_epoch_and_step(planted):
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("encoder, retries", [(STEADY, 1), (ENCODER, 0)], ids=["worker killed", "slot killed"])
-def test_trial_whose_process_was_killed_goes_on_from_its_last_epoch(planted, tiny_shards, encoder, retries):
+@pytest.mark.parametrize("encoder", [STEADY, ENCODER], ids=["worker killed", "slot killed"])
+def test_trial_whose_process_was_killed_goes_on_from_its_last_epoch(planted, tiny_shards, encoder):
     ((trial, record),) = planted.rows(encoder=encoder, batch_size=4, learning_rate=1e-3)
     assert trial.state.name == "COMPLETE" and len(trial.intermediate_values) == 4
     begun = [line for line in record.folder.read_text("log.txt").splitlines() if "begins" in line]
     assert len(begun) == 2 and any(f"begins after epoch {epoch}" in begun[1] for epoch in (2, 3, 4))
-    assert record.status().retries == retries
+    assert record.status().retries == 1
     config = TrialConfig.model_validate(record.info().config)
+    assert config.accumulation == 1
     undisturbed = run_trial(config, TrialData.open(str(tiny_shards)), lambda row: None, place=Place(threads=1))
     assert without_times(record.metrics()) == without_times(undisturbed)
 
@@ -173,7 +175,7 @@ def short_of_memory(tmp_path_factory, tiny_build):
     study = Study(
         tmp_path_factory.mktemp("memory") / "study",
         shards,
-        space={"encoder": [ENCODER], "batch_size": [15, 16]},
+        space={"encoder": [ENCODER], "batch_size": [8, 15, 16]},
         fixed={"decoder": "unet", "precision": "fp32"},
         baselines=True,
         sampler={"name": "grid"},
@@ -215,6 +217,12 @@ def test_batch_that_cannot_be_split_is_a_row_that_the_sampler_takes_as_infeasibl
     ((trial, record),) = short_of_memory.rows(batch_size=15)
     assert trial.state.name == "FAIL" and "infeasible" in trial.user_attrs
     assert "memory" in record.status().reason and "Traceback" in record.status().traceback
+
+
+def test_worker_that_died_is_not_taken_for_one_without_memory():
+    died = "Worker exit type: SYSTEM_ERROR. Some common causes include: (1) the process was killed by the OOM killer"
+    assert not GroupEndedError(died).out_of_memory
+    assert GroupEndedError("1 worker(s) were killed due to the node running low on memory.").out_of_memory
 
 
 def test_errors_of_torchs_allocators_are_told_from_other_errors():
