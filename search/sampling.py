@@ -72,10 +72,10 @@ class Sampling:
         upto = max(0, number - self.lag + 1)
         for k in range(len(self._ids), number):
             trial = trial_of(k)
-            template = _as_fed(trial) if k < upto else _as_running(trial)
+            template = self._as_fed(trial) if k < upto else _as_running(trial)
             self._ids.append(storage.create_new_trial(study_id, template_trial=template))
         for k in range(self._fed, upto):
-            self._end(self._ids[k], _as_fed(trial_of(k)))
+            self._end(self._ids[k], self._as_fed(trial_of(k)))
         self._fed = max(self._fed, upto)
 
     def suggest(self, number: int, attempt: int, define: Callable[[Any], dict[str, Any]]) -> FrozenTrial:
@@ -105,6 +105,24 @@ class Sampling:
             storage.set_trial_system_attr(memory_id, key, value)
         storage.set_trial_state_values(memory_id, state=trial.state, values=trial.values)
 
+    def _as_fed(self, trial: FrozenTrial) -> FrozenTrial:
+        """What the sampler learns of an ended trial.
+
+        A failed trial says nothing (samplers pass over FAIL), but one that was out of memory is infeasible: it enters
+        as pruned before its first report, with a violated constraint (`optuna.trial.Trial.set_constraint`). With
+        several objectives a pruned trial enters without its early values: Optuna ranks those by a single direction.
+        """
+        infeasible = "infeasible" in trial.user_attrs
+        several = len(self._study.directions) > 1 and trial.state == TrialState.PRUNED
+        if not infeasible and not several:
+            return trial
+        fed = _as_running(trial)
+        fed.state = TrialState.PRUNED
+        fed.datetime_complete = trial.datetime_complete
+        if infeasible:
+            fed.system_attrs = {**trial.system_attrs, "constraints:memory": 1.0}
+        return fed
+
     def _reseed(self, number: int, attempt: int) -> None:
         """Make every random state of the sampler a function of (seed, number, attempt)."""
         sequence = np.random.SeedSequence([self.seed, number, attempt])
@@ -112,21 +130,6 @@ class Sampling:
             lazy = getattr(holder, "_rng", None)
             if lazy is not None:
                 lazy.rng.seed(sequence.generate_state(4))
-
-
-def _as_fed(trial: FrozenTrial) -> FrozenTrial:
-    """What the sampler learns of an ended trial.
-
-    A failed trial says nothing (samplers pass over FAIL), but one that was out of memory is infeasible: it enters as
-    pruned before its first report, with a violated constraint (`optuna.trial.Trial.set_constraint`).
-    """
-    if "infeasible" not in trial.user_attrs:
-        return trial
-    fed = _as_running(trial)
-    fed.state = TrialState.PRUNED
-    fed.datetime_complete = trial.datetime_complete
-    fed.system_attrs = {**trial.system_attrs, "constraints:memory": 1.0}
-    return fed
 
 
 def _as_running(trial: FrozenTrial) -> FrozenTrial:

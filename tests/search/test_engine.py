@@ -185,9 +185,11 @@ def test_conditional_space_gives_only_active_parameters(study):
         assert ("momentum" in trial.params) == (trial.params["optimiser"] == "sgd")
 
 
-def test_two_objectives_are_searched_and_pruned(study):
+@pytest.mark.parametrize("sampler", ["nsga2", "tpe"])
+def test_two_objectives_are_searched_and_pruned(study, sampler):
     objective = [{"metric": "val_dice"}, {"metric": "val_loss"}]
-    config = make_config(objective=objective, sampler={"name": "nsga2", "population_size": 4})
+    sampling = {"name": sampler, "population_size": 4, "startup_trials": 3}
+    config = make_config(objective=objective, sampler=sampling)
     engine = study(config=config)
     assert {t.state.name for t in engine.ledger.trials()} == {"COMPLETE", "PRUNED"}
     assert all(len(t.values) == 2 for t in engine.ledger.study.best_trials)
