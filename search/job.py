@@ -21,7 +21,8 @@ from rich.console import Console
 from cluster.pools import Pool
 from cluster.slots import slots_of_cluster, slots_on_machine
 from cluster.storage import Folder
-from data_prep.build import BuildProgress, build
+from data_prep.build import build
+from data_prep.progress import console_progress
 from data_prep.schema import DatasetCard
 from data_prep.shards import open_shards
 from search.config import StudyConfig, load_study_config
@@ -119,7 +120,8 @@ def resume_command(space: Path, out: str | None) -> str:
 def prepare(config: StudyConfig) -> DatasetCard:
     """The card of the study's shards, which are made first where they are not there and the settings say how."""
     if config.data.build is not None:
-        build(config.data.build, Folder(config.data.folder), progress=_build_lines())
+        with console_progress(Console()) as progress:
+            build(config.data.build, Folder(config.data.folder), progress=progress)
     shards = open_shards(config.data.folder)
     return shards.card
 
@@ -236,21 +238,3 @@ def _placer(config: StudyConfig, size_px: int) -> Callable[[TrialConfig], Pool]:
         return choose_pool(trial, config.pools, config.placement_rule, image_size_px=size_px)
 
     return place
-
-
-def _build_lines() -> Callable[[BuildProgress], None]:
-    """Say how far the build is, at most every two seconds."""
-    said_at = 0.0
-
-    def tell(progress: BuildProgress) -> None:
-        nonlocal said_at
-        if progress.total and progress.done < progress.total and time.monotonic() - said_at < 2:
-            return
-        said_at = time.monotonic()
-        speed = f", {progress.images_per_s:.1f} images/s" if progress.built_here else ""
-        count = (
-            f" {progress.done}/{progress.total} samples, {progress.rejected} rejected{speed}" if progress.total else ""
-        )
-        print(f"data: {progress.stage}{count}", flush=True)
-
-    return tell
