@@ -163,7 +163,8 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def unused_parameters(model: nn.Module, image_size_px: int) -> list[str]:
+@lru_cache(maxsize=64)
+def unused_parameters(model: nn.Module, image_size_px: int) -> tuple[str, ...]:
     """Names of parameters that no output depends on, e.g. the stages that PSPNet leaves out.
 
     Args:
@@ -173,7 +174,7 @@ def unused_parameters(model: nn.Module, image_size_px: int) -> list[str]:
     logits_BCHW = model(torch.zeros(2, 1, image_size_px, image_size_px, device="meta"))
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(logits_BCHW.sum(), [parameter for _, parameter in named], allow_unused=True)
-    return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+    return tuple(name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None)
 
 
 def input_normalisation(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -12,7 +12,6 @@ Started the usual way, each trial would start seven or eight processes that impo
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import math
 import os
@@ -33,6 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.pools import Pool
 from cluster.storage import Folder
+from trainables.mailbox import Mailbox
 from trainables.order import DISK_FULL, TrialError, TrialOrder, short_reason
 from trainables.record import TrialRecord, TrialStatus, now
 
@@ -64,45 +64,6 @@ class GroupEndedError(RuntimeError):
     def unreachable(self) -> bool:
         """Whether a worker did not die by itself but could no longer be reached."""
         return "unavailable" in str(self).lower()
-
-
-class Mailbox:
-    """Commands to the ranks of one worker group, and their answers, by index. An asynchronous Ray actor."""
-
-    def __init__(self) -> None:
-        self._commands: list[tuple[str, Any]] = []
-        self._answers: dict[int, dict[int, Any]] = {}
-        self._changed = asyncio.Condition()
-
-    async def post(self, kind: str, payload: Any) -> int:
-        """Add a command; returns its index."""
-        async with self._changed:
-            self._commands.append((kind, payload))
-            self._changed.notify_all()
-            return len(self._commands) - 1
-
-    async def next(self, index: int) -> tuple[str, Any]:
-        """The command of this index, once it is there."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self._commands) > index)
-            return self._commands[index]
-
-    async def answer(self, index: int, rank: int, value: Any) -> None:
-        """What `rank` answers to the command."""
-        async with self._changed:
-            self._answers.setdefault(index, {})[rank] = value
-            self._changed.notify_all()
-
-    async def answers(self, index: int, workers: int, timeout_s: float) -> dict[int, Any]:
-        """The answers to a command by rank: all `workers` of them, or those that came within `timeout_s`."""
-        async with self._changed:
-            try:
-                await asyncio.wait_for(
-                    self._changed.wait_for(lambda: len(self._answers.get(index, {})) >= workers), timeout_s
-                )
-            except TimeoutError:
-                return dict(self._answers.get(index, {}))
-            return self._answers.pop(index)
 
 
 class WorkerGroup:

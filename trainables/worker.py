@@ -40,6 +40,7 @@ def serve(config: dict[str, Any]) -> None:
             answer = getattr(worker, kind)(payload)
         except Exception as error:
             answer = _trial_error(error)
+        if isinstance(answer, TrialError):  # here the exception is gone, whose frames held the model
             worker.end(None)
         ray.get(mailbox.answer.remote(index, rank, answer))
         index += 1
@@ -127,6 +128,9 @@ class _Worker:
             self._session.close()
         self._session = None
         gc.collect()
+        # What is alive now stays with the worker (torch and what it imports): no later search need look at it, which
+        # makes one take 1 ms instead of 350.
+        gc.freeze()
         return torch.cuda.memory_allocated() / 1e9 if torch.cuda.is_available() else 0.0
 
     @property

@@ -181,7 +181,7 @@ def test_checking_allocates_no_weights() -> None:
 def test_parameters_that_nothing_depends_on_are_named() -> None:
     pspnet = meta_model(encoder="vgg19", decoder="pspnet", image_size_px=64)
     assert unused_parameters(pspnet, 64)[0].startswith("net.encoder.features.")
-    assert unused_parameters(meta_model(encoder="vgg19", decoder="unet", image_size_px=64), 64) == []
+    assert unused_parameters(meta_model(encoder="vgg19", decoder="unet", image_size_px=64), 64) == ()
 
 
 def test_images_are_normalised_as_the_encoders_weights_expect() -> None:
