@@ -1,8 +1,9 @@
-"""When a search has had its trials: budgets that are counted in trials and epochs."""
+"""When a study has had enough: budgets counted in trials and epochs, in hours, and in dollars."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
@@ -38,3 +39,40 @@ def without_gain(trials: Sequence[FrozenTrial], *, maximise: bool) -> int:
         value = sign * trial.values[0] if trial.values and trial.state == TrialState.COMPLETE else -math.inf
         best, since = (value, 0) if value > best else (best, since + 1)
     return since
+
+
+class Spent:
+    """The time and the money that a study has taken.
+
+    Args:
+        budget: the study's.
+        elapsed_s: seconds that its earlier sessions took.
+    """
+
+    def __init__(self, budget: Budget, *, elapsed_s: float = 0.0) -> None:
+        self.usd_of: dict[str, float] = {}
+        """Dollars that each trial and each final has cost so far, by its folder."""
+        self._budget = budget
+        self._began = time.monotonic() - elapsed_s
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the study has taken, in all its sessions."""
+        return time.monotonic() - self._began
+
+    @property
+    def usd(self) -> float:
+        """Dollars that the trials have cost so far, finals and those under way included."""
+        return sum(self.usd_of.values())
+
+    def search_over(self) -> str | None:
+        """Why the search is to end, or None."""
+        hours = self._budget.hours
+        if hours is not None and self.elapsed_s > hours * 3600:
+            return f"budget.hours {hours:g} spent"
+        return self.money_over()
+
+    def money_over(self) -> str | None:
+        """Why the search and the finals are to end, or None."""
+        limit = self._budget.max_usd
+        return f"budget.max_usd {limit:g} spent ({self.usd:.4f})" if limit is not None and self.usd >= limit else None

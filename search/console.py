@@ -135,7 +135,7 @@ class StudyView:
 
     def _read(self) -> None:
         engine = self._engine
-        self._progress, self._usd = engine.progress(), engine.usd
+        self._progress, self._usd = engine.progress(), engine.spent.usd
         running = [self._row(name, self._status(name)) for name in engine.running]
         ended = engine.ended[-max(1, ROWS - len(running)) :]
         self._rows: list[Row] = running + [self._row(name, status) for name, status in reversed(ended)]
@@ -148,7 +148,7 @@ class StudyView:
         counts = " ".join(f"{count} {status}" for status, count in progress.counts.items() if count)
         return Text(
             f"{self._engine.folder.name}: trial {progress.entered} of {progress.trials} | {counts} | {best} | "
-            f"{_clock(self._engine.elapsed_s)}{left}{money}",
+            f"{_clock(self._engine.spent.elapsed_s)}{left}{money}",
             style="bold",
         )
 

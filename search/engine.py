@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -23,13 +22,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cluster.pools import Pool
 from cluster.storage import Folder
-from search.budget import trials_spent
+from search.budget import Spent, trials_spent
 from search.config import StudyConfig
 from search.final import winners
 from search.ledger import JOURNAL, Ledger, load_ended_trials
+from search.objectives import objective_values
+from search.orders import Orders, trial_id
 from search.pruner import Direction, Rungs
 from search.sampling import Sampling
-from search.sections import Objective
 from search.views import Progress, Seen
 from trainables.config import TrialConfig
 from trainables.order import TrialOrder
@@ -104,16 +104,13 @@ class Engine:
         """Why the search takes no further trials; None while it does."""
         self.failed: str | None = None
         """Why the study as a whole failed."""
-        self._shards = shards
-        self._session = session
-        self._place = place
+        self._orders = Orders(config, folder=folder, shards=shards, session=session, place=place)
         self._rows: dict[str, list[dict[str, Any]]] = {}
-        self._usd: dict[str, float] = {}
         self.seen: dict[str, Seen] = {}
         """Trials that ran in this session, by name."""
         self.ended: list[tuple[str, Status]] = []
         """Those of them that ended, in order."""
-        self._began = time.monotonic() - elapsed_s
+        self.spent = Spent(config.budget, elapsed_s=elapsed_s)
         self._queue: list[TrialOrder] = []
         self._finals: list[TrialOrder] | None = None
         self._best: str | None = None
@@ -152,16 +149,6 @@ class Engine:
             LOG.info("%s  %s of %s on %s, %d epochs", *_words(info), info.pool, config["epochs"])
         return order
 
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds that the study has taken, in all its sessions."""
-        return time.monotonic() - self._began
-
-    @property
-    def usd(self) -> float:
-        """Dollars that the trials have cost so far, finals and those under way included."""
-        return sum(self._usd.values())
-
     def _next(self) -> TrialOrder | Nothing:
         if self._queue:
             return self._queue.pop(0)
@@ -173,7 +160,7 @@ class Engine:
             return WAIT
         if self._finals is None:
             self._finals = self._plan_finals() if self.failed is None else []
-        if self._finals and self._money_spent() is None:
+        if self._finals and self.spent.money_over() is None:
             return self._finals.pop(0)
         return WAIT if self.running else FINISHED
 
@@ -229,7 +216,7 @@ class Engine:
         seed: int | None = None,
     ) -> TrialOrder:
         config = self.space.to_config(params, seed=seed)
-        info = self._info(trial_id(number), role, config, dict(params))
+        info = self._orders.info(trial_id(number), role, config, dict(params))
         entered = self.ledger.add_running(
             params,
             self.space.distributions(params),
@@ -242,7 +229,7 @@ class Engine:
             system_attrs=system_attrs,
         )
         assert entered == number
-        return self._order(info)
+        return self._orders.order(info)
 
     def _repeat(self, number: int, first: FrozenTrial) -> None:
         """Enter a repeat with the result that its configuration has: nothing is trained."""
@@ -251,43 +238,13 @@ class Engine:
         self.ledger.add_ended(first, {**attrs, "repeat_of": source, "role": "search"})
         config = TrialConfig.model_validate(first.user_attrs["config"])
         record, repeated = self.record(trial_id(number)), self.record(source)
-        record.write_info(self._info(trial_id(number), "search", config, dict(first.params)))
+        record.write_info(self._orders.info(trial_id(number), "search", config, dict(first.params)))
         metric = self.config.objective[0].metric
         told = [{"epoch": epoch, metric: value} for epoch, value in sorted(first.intermediate_values.items())]
         record.write_metrics(repeated.metrics() or told)
         status: Status = "complete" if first.state == TrialState.COMPLETE else "pruned"
         known = {"status": status, "reason": f"repeat of {source}", "slot_s": 0.0, "usd": 0.0, "ended_at": now()}
         record.write_status(repeated.status().model_copy(update={**known, "epochs": len(told)}))
-
-    def _order(self, info: TrialInfo) -> TrialOrder:
-        record = self.record(info.trial_id, final=info.role == "final")
-        record.write_info(info)
-        final = info.role == "final"
-        return TrialOrder(
-            info=info,
-            folder=record.folder.uri,
-            shards=self._shards,
-            pool=self.config.pool(info.pool),
-            session=self._session,
-            study=self.folder.uri if self._session else "",
-            retries=self.config.failures.retries,
-            measure_test=final,
-            keep_weights=final,
-        )
-
-    def _info(
-        self, name: str, role: Role, config: TrialConfig, params: dict[str, Any], pool: str | None = None
-    ) -> TrialInfo:
-        chosen = self.config.pool(pool) if pool else self._place(config)
-        return TrialInfo(
-            trial_id=name,
-            role=role,
-            config=config.model_dump(mode="json"),
-            params=params,
-            pool=chosen.name,
-            workers=chosen.workers,
-            usd_per_hour=chosen.price,
-        )
 
     # -- what comes back ---------------------------------------------------------------------------------------------
 
@@ -297,12 +254,12 @@ class Engine:
         before = self._rows.get(name) or TrialRecord(Folder(order.folder)).metrics()  # a resumed trial has earlier rows
         rows = [r for r in before if r["epoch"] < row["epoch"]]
         self._rows[name] = [*rows, dict(row)]
-        self._usd[order.folder] = _usd(order, float(row.get("slot_s", 0.0)))
+        self.spent.usd_of[order.folder] = _usd(order, float(row.get("slot_s", 0.0)))
         self._see(name, row)
         if self.failed is not None:
             return self.failed
         if order.info.role == "final":
-            return self._money_spent()
+            return self.spent.money_over()
         number, epoch = int(name), int(row["epoch"])
         values = self._values(name, order.info)
         if not all(math.isfinite(v) for v in values):
@@ -312,7 +269,7 @@ class Engine:
         known_below = max(0, number - self.lag + 1)
         if order.info.role == "search" and self.rungs.should_prune(number, epoch, known_below=known_below):
             return f"not among the best 1/{self.config.pruner.reduction_factor} after {epoch} epochs"
-        return self._money_spent() or self._time_spent()
+        return self.spent.search_over()
 
     def on_end(self, name: str, ending: Ending) -> None:
         """A trial ended. Its row is written, its state told to the study."""
@@ -351,7 +308,7 @@ class Engine:
         record = TrialRecord(Folder(order.folder))
         before = record.status()
         slot_s = max(ending.slot_s, before.slot_s)
-        self._usd[order.folder] = _usd(order, slot_s)
+        self.spent.usd_of[order.folder] = _usd(order, slot_s)
         record.write_status(
             TrialStatus(
                 status=ending.status,
@@ -393,26 +350,12 @@ class Engine:
         folder.remove("checkpoint")
 
     def _values(self, name: str, info: TrialInfo) -> list[float]:
-        """The objectives of a trial so far, made of its rows alone, so that a resumed study finds the same.
-
-        Of a measure it is the best epoch's, for that is the model one would keep; NaN, if any epoch's is.
-        """
+        """The objectives of a trial so far, made of its rows alone, so that a resumed study finds the same."""
         rows = self._rows[name]
-        return [self._value(name, info, rows, objective) for objective in self.config.objective]
-
-    def _value(self, name: str, info: TrialInfo, rows: list[dict[str, Any]], objective: Objective) -> float:
-        seconds = [r["train_s"] for r in rows]
-        match objective.metric:
-            case "usd":
-                return sum(seconds) / 3600 * info.usd_per_hour
-            case "epoch_s":
-                return sum(seconds) / len(seconds)
-            case "parameters":
-                known = rows[-1].get("parameters") or self.record(name, final=info.role == "final").status().parameters
-                return float(known or math.nan)
-        seen = [float(r[objective.metric]) for r in rows]
-        best = max(seen) if objective.maximise else min(seen)
-        return best if all(map(math.isfinite, seen)) else math.nan
+        parameters = rows[-1].get("parameters")
+        if parameters is None and any(objective.metric == "parameters" for objective in self.config.objective):
+            parameters = self.record(name, final=info.role == "final").status().parameters
+        return objective_values(self.config.objective, rows, usd_per_hour=info.usd_per_hour, parameters=parameters)
 
     def progress(self) -> Progress:
         """Where the study stands."""
@@ -430,26 +373,13 @@ class Engine:
             counts=counts,
             best=best.values[0] if best else None,
             best_trial=trial_id(best.number) if best else "",
-            left_s=self.elapsed_s * (1 / share - 1) if ended and self.stop_reason is None else None,
+            left_s=self.spent.elapsed_s * (1 / share - 1) if ended and self.stop_reason is None else None,
         )
-
-    # -- budgets -----------------------------------------------------------------------------------------------------
 
     def _search_over(self) -> str | None:
         """Why the search takes no further trials, or None."""
         over = trials_spent(self.config.budget, self.trials(), maximise=self._directions[0] == "maximize")
-        return over or self._time_spent() or self._money_spent()
-
-    def _time_spent(self) -> str | None:
-        hours = self.config.budget.hours
-        return f"budget.hours {hours:g} spent" if hours is not None and self.elapsed_s > hours * 3600 else None
-
-    def _money_spent(self) -> str | None:
-        limit = self.config.budget.max_usd
-        if limit is None:
-            return None
-        spent = self.usd
-        return f"budget.max_usd {limit:g} spent ({spent:.4f})" if spent >= limit else None
+        return over or self.spent.search_over()
 
     # -- winners -----------------------------------------------------------------------------------------------------
 
@@ -476,7 +406,7 @@ class Engine:
             if self.record(name, final=True).status().status not in ("pending", "running"):
                 continue
             config = self.space.to_config(trial.params, epochs=final.epochs, seed=trial.user_attrs["config"]["seed"])
-            orders.append(self._order(self._info(name, "final", config, dict(trial.params), final.pool)))
+            orders.append(self._orders.order(self._orders.info(name, "final", config, dict(trial.params), final.pool)))
         return orders
 
     # -- what was before ---------------------------------------------------------------------------------------------
@@ -485,7 +415,7 @@ class Engine:
         """Rebuild rungs and queue from the folder: what was under way goes on first, in order of number."""
         for trial in self.trials():
             name = trial_id(trial.number)
-            self._usd[self.record(name).folder.uri] = self.record(name).status().usd
+            self.spent.usd_of[self.record(name).folder.uri] = self.record(name).status().usd
             rows = self._record_rungs(trial)
             if trial.state == TrialState.RUNNING:
                 self._queue.append(self._order_again(trial))
@@ -495,15 +425,17 @@ class Engine:
         self._best = trial_id(best.number) if best is not None else None
         for name in (self.folder / "final").names():
             record = self.record(name, final=True)
-            self._usd[record.folder.uri] = record.status().usd
+            self.spent.usd_of[record.folder.uri] = record.status().usd
 
     def _record_rungs(self, trial: FrozenTrial) -> list[dict[str, Any]]:
         """Enter the rungs that a trial reached, from its own rows; returns these."""
         name = trial_id(trial.number)
         rows = self.record(name).metrics()
+        info = self.record(name).info() if rows else None
         for end in range(1, len(rows) + 1):
+            assert info is not None
             self._rows[name] = rows[:end]
-            values, epoch = self._values(name, self.record(name).info()), int(rows[end - 1]["epoch"])
+            values, epoch = self._values(name, info), int(rows[end - 1]["epoch"])
             self.rungs.record(trial.number, epoch, values)
             if trial.state == TrialState.RUNNING and epoch not in trial.intermediate_values:
                 self.ledger.report(trial.number, epoch, values[0])  # the journal's copy was older than the row
@@ -513,9 +445,11 @@ class Engine:
     def _order_again(self, trial: FrozenTrial) -> TrialOrder:
         record = self.record(trial_id(trial.number))
         if record.folder.exists("trial.json"):  # it may train with its batch split by now
-            return self._order(record.info())
+            return self._orders.order(record.info())
         config = TrialConfig.model_validate(trial.user_attrs["config"])
-        return self._order(self._info(trial_id(trial.number), trial.user_attrs["role"], config, dict(trial.params)))
+        return self._orders.order(
+            self._orders.info(trial_id(trial.number), trial.user_attrs["role"], config, dict(trial.params))
+        )
 
     def _end_again(self, trial: FrozenTrial, epochs: int) -> None:
         """Write the status of a trial whose end the study knows and whose folder does not: killed between the two."""
@@ -542,12 +476,7 @@ class Engine:
 
     def record(self, name: str, *, final: bool = False) -> TrialRecord:
         """The folder of a trial or of a final."""
-        return TrialRecord(self.folder / f"{'final' if final else 'trials'}/{name}")
-
-
-def trial_id(number: int) -> str:
-    """A trial's name: its number in the Optuna study, of at least four digits."""
-    return f"{number:04d}"
+        return self._orders.record(name, final=final)
 
 
 def _truthful(ending: Ending, values: list[float] | None) -> Ending:

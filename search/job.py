@@ -210,7 +210,7 @@ def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, resume: boo
             console.print(view.render())
             raise
         finally:
-            folder.write_json(PROGRESS, {"elapsed_s": round(engine.elapsed_s, 1)})
+            folder.write_json(PROGRESS, {"elapsed_s": round(engine.spent.elapsed_s, 1)})
         LOG.info("search over: %s", engine.stop_reason)
     if engine.failed is not None:
         raise StudyFailedError(f"{engine.failed}\nEach trial's status.json in {folder} has its traceback")
@@ -224,7 +224,7 @@ def _on_event(engine: Engine, view: StudyView) -> Callable[[], None]:
         view.update()
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
-            engine.folder.write_json(PROGRESS, {"elapsed_s": round(engine.elapsed_s, 1)})
+            engine.folder.write_json(PROGRESS, {"elapsed_s": round(engine.spent.elapsed_s, 1)})
 
     return on_event
 

@@ -197,7 +197,7 @@ def test_two_objectives_are_searched_and_pruned(study, sampler):
 
 def test_money_stops_the_study_at_the_next_report(study):
     engine = study(config=make_config(budget={"trials": 14, "epochs": 4, "max_usd": 0.0105}))
-    assert 0.0105 <= engine.usd <= 0.0105 + 0.0011
+    assert 0.0105 <= engine.spent.usd <= 0.0105 + 0.0011
     assert "max_usd" in engine.stop_reason
 
 
