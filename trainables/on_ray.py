@@ -28,6 +28,7 @@ import ray.train
 import ray.train.torch
 from ray import tune
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import PreemptionError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.pools import Pool
@@ -50,6 +51,7 @@ START_TIMEOUT_S = 3600.0
 LOW_ON_MEMORY = "running low on memory"
 """What Ray says of a worker that it killed for want of memory. That the kernel may have done so it says of every worker
 that died, so that alone tells nothing."""
+TAKEN_BACK = "a machine was taken back"
 
 
 class GroupEndedError(RuntimeError):
@@ -59,6 +61,11 @@ class GroupEndedError(RuntimeError):
     def out_of_memory(self) -> bool:
         """Whether Ray ended it because the machine was running out of memory."""
         return LOW_ON_MEMORY in str(self)
+
+    @property
+    def preempted(self) -> bool:
+        """Whether Ray had been told that a machine would be taken back."""
+        return TAKEN_BACK in str(self)
 
     @property
     def unreachable(self) -> bool:
@@ -141,15 +148,25 @@ class WorkerGroup:
             run_config=RunConfig(
                 name=self.name,
                 storage_path=self._scratch.name,
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                # Each restart is the slot's: workers that Train restarts would take all commands once more.
+                failure_config=FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=0),
             ),
         )
         try:
             trainer.fit()
             self._ended = "the worker group ended"
         except BaseException as error:  # whatever ends the group is told to the slot, which lives on
-            killed = LOW_ON_MEMORY in str(error)
-            self._ended = f"a worker was killed, for its machine was {LOW_ON_MEMORY}" if killed else short_reason(error)
+            self._ended = _why_ended(error)
+
+
+def _why_ended(error: BaseException) -> str:
+    """What ended a group, in one line, in words that `GroupEndedError` knows."""
+    if LOW_ON_MEMORY in str(error):
+        return f"a worker was killed, for its machine was {LOW_ON_MEMORY}"
+    deaths = [getattr(e, "health_check_failure", e) for e in getattr(error, "worker_failures", {}).values()]
+    if isinstance(error, PreemptionError) or any(getattr(death, "preempted", False) for death in deaths):
+        return f"{TAKEN_BACK}: {short_reason(error)}"
+    return short_reason(error)
 
 
 def group_loop(config: dict[str, Any]) -> None:
@@ -225,6 +242,8 @@ class Slot(tune.Trainable):
 
     def _machine_lost(self, error: GroupEndedError) -> bool:
         """Whether a node that the workers ran on is gone. Ray may know that a while later than the loss of a worker."""
+        if error.preempted:
+            return True
         deadline = time.monotonic() + (NODE_DEATH_S if error.unreachable else 0.0)
         while True:
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}

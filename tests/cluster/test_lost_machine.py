@@ -51,3 +51,15 @@ def test_a_worker_that_died_by_itself_is_told_at_once(slot: Slot, monkeypatch: p
     questions = known_dead_after(10_000, monkeypatch)
     assert not slot._machine_lost(DIED)
     assert len(questions) <= 2
+
+
+def test_a_machine_that_was_announced_to_go_is_lost_though_it_still_answers(
+    slot: Slot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.train.v2.api.exceptions import PreemptionError
+    from ray.train.v2.api.preemption import PreemptionInfo
+
+    known_dead_after(10_000, monkeypatch)
+    announced = PreemptionError(PreemptionInfo(deadline_ms=1, preempted_node_to_ranks={"a": [0]}))
+    assert slot._machine_lost(GroupEndedError(on_ray._why_ended(announced)))
+    assert not slot._machine_lost(GroupEndedError(on_ray._why_ended(RuntimeError("worker failed"))))

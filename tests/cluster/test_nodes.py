@@ -76,8 +76,9 @@ def wait_until(process: subprocess.Popen[str], said: Path, condition: Any) -> No
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_each_pool_trains_on_its_own_nodes_and_a_lost_node_costs_no_epoch_and_no_retry(
-    cluster: Any, tmp_path: Path
+@pytest.mark.parametrize("notice_s", [None, 4], ids=["lost", "taken back with notice"])
+def test_each_pool_trains_on_its_own_nodes_and_a_node_that_goes_costs_no_epoch_and_no_retry(
+    cluster: Any, tmp_path: Path, notice_s: int | None
 ) -> None:
     space, study, said = tmp_path / "nodes.yaml", tmp_path / "study", tmp_path / "said.txt"
     space.write_text(SPACE.format(folder=tmp_path))
@@ -96,8 +97,7 @@ def test_each_pool_trains_on_its_own_nodes_and_a_lost_node_costs_no_epoch_and_no
         wait_until(process, said, lambda: rows(study, "0000") >= 2 and rows(study, "0001") >= 1)
         assert rows(study, "0000") < 16, "both kinds of node are to be busy at the same time"
         assert rows(study, "0001") < 16
-        cluster.remove_node(lost, allow_graceful=False)
-        kept = rows(study, "0000")
+        kept = take_away(cluster, lost, study, notice_s)
         add_node(cluster, "P100", cpus=1)
         process.wait(timeout=300)
         assert process.returncode == 0, said.read_text()
@@ -105,6 +105,19 @@ def test_each_pool_trains_on_its_own_nodes_and_a_lost_node_costs_no_epoch_and_no
         process.kill()
         process.wait()
     check_table(study, kept)
+
+
+def take_away(cluster: Any, node: Any, study: Path, notice_s: int | None) -> int:
+    """Remove a node, after the notice that a cloud gives of a spot machine; the epochs trained until then."""
+    if notice_s is not None:
+        drain = f"drain-node --address={cluster.address} --node-id={node.node_id} --reason-message=spot"
+        drain += f" --reason=DRAIN_NODE_REASON_PREEMPTION --deadline-remaining-seconds={notice_s}"
+        ray = Path(sys.executable).with_name("ray")
+        subprocess.run([str(ray), *drain.split()], check=True, timeout=60, capture_output=True)
+        time.sleep(notice_s)
+    kept = rows(study, "0000")
+    cluster.remove_node(node, allow_graceful=False)
+    return kept
 
 
 def check_table(study: Path, kept: int) -> None:
