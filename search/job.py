@@ -104,7 +104,13 @@ def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
     """
     if any(pool.gpus_per_worker for pool in config.pools):
         raise ValueError("--verify-resume compares figure by figure, which needs a study on CPU pools alone")
-    differences = verify_resume(space, kills=kills, seed=config.study.seed, tell=lambda line: print(line, flush=True))
+    differences = verify_resume(
+        space,
+        kills=kills,
+        seed=config.study.seed,
+        retries=config.failures.retries,
+        tell=lambda line: print(line, flush=True),
+    )
     for line in differences:
         print(line)
     print("the killed study equals the undisturbed one" if not differences else f"{len(differences)} differences")

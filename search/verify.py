@@ -4,6 +4,9 @@ Two studies of the same settings are run in a temporary folder, one undisturbed,
 or one of whose workers is killed by SIGKILL N times at random moments, and which is resumed after each kill of the
 driver. Every trial, its state, parameters, epochs, measures and rungs, and every final must be equal. Needs settings
 that are deterministic: a CPU pool.
+
+Most of a small study's time is the start of Ray. So that kills fall into all of it, half of the driver's come after a
+random time, half a moment after the end of an epoch; a worker's come a moment after there is one.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,8 @@ TIMES = ("train_s", "val_s", "images_per_s", "peak_memory_gb")
 """What may differ between two runs of the same trial."""
 ROOT = Path(__file__).resolve().parent.parent
 WORKER = "RayTrainWorker"
+MOMENT_S = 4.0
+"""How long after an event a kill comes at the latest."""
 ENDED = ("complete", "pruned", "failed")
 
 
@@ -42,48 +48,105 @@ class Disturbance:
         scratch: where its folders lie: a new one each time a study ended before enough kills were made.
         rng: decides when and whom.
         tell: is given a line a kill.
+        retries: how often a trial may lose its worker.
+        victims: `driver` or `worker`, the next one last.
     """
 
     space: Path
     scratch: Path
     rng: random.Random
     tell: Callable[[str], None]
+    retries: int
+    victims: list[str]
     studies: int = 1
     drivers_killed: int = 0
     workers_killed: int = 0
+    killed_under: Counter[str] = field(default_factory=Counter)
+    """How often a worker was killed while a trial of this study was under way; no more often than it may be retried."""
 
     @property
     def folder(self) -> Path:
         """The study that is killed now."""
         return self.scratch / f"killed-{self.studies}" / "study"
 
+    def next_study(self) -> None:
+        """Go on with a study of its own."""
+        self.studies += 1
+        self.killed_under.clear()
+
     def disturb(self, *, within_s: float) -> bool:
-        """Start or resume the study, wait a while, kill. Returns False if the study ended before."""
+        """Start or resume the study, and kill until the driver is gone. Returns False if the study ended before."""
         process = start(self.space, self.folder)
-        if not _wait(process, self.rng.uniform(0, within_s), self.folder):
-            return False
-        while self.rng.random() < 1 / 3 and (workers := _workers(process)):
-            victim = self.rng.choice(workers)
-            self._say(f"SIGKILL to worker {victim.pid}")
-            victim.kill()
-            self.workers_killed += 1
-            if not _wait(process, self.rng.uniform(0, within_s), self.folder):
+        while self.victims:
+            done = self._kill_worker(process) if self.victims[-1] == "worker" else self._kill_driver(process, within_s)
+            if not done:
                 return False
-        self._say(f"SIGKILL to the driver {process.pid}")
-        process.kill()
-        process.wait()
-        self.drivers_killed += 1
+            if self.victims.pop() == "driver":
+                return True
+        finish(process, self.folder)
+        return False
+
+    def _kill_driver(self, process: subprocess.Popen[bytes], within_s: float) -> bool:
+        if self.rng.random() < 1 / 2:
+            lives = _wait(process, self.rng.uniform(0, within_s), self.folder)
+        else:
+            epochs = self._epochs() + self.rng.randint(0, 2)
+            lives = _wait_until(process, self.folder, lambda: self._epochs() >= epochs)
+            lives = lives and _wait(process, self.rng.uniform(0, MOMENT_S), self.folder)
+        if lives:
+            self._say(f"SIGKILL to the driver {process.pid}")
+            process.kill()
+            process.wait()
+            self.drivers_killed += 1
+        return lives
+
+    def _kill_worker(self, process: subprocess.Popen[bytes]) -> bool:
+        workers: list[psutil.Process] = []
+        while not workers:  # a trial may end in the moment before the kill
+            if not _wait_until(process, self.folder, lambda: self._may_be_killed(process)):
+                return False
+            if not _wait(process, self.rng.uniform(0, MOMENT_S), self.folder):
+                return False
+            workers = self._may_be_killed(process)
+        victim = self.rng.choice(workers)
+        self._say(f"SIGKILL to worker {victim.pid}")
+        victim.kill()
+        self.killed_under.update(self._running())
+        self.workers_killed += 1
         return True
 
+    def _may_be_killed(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+        """The workers, unless a trial under way may not be retried once more, or none is."""
+        running = self._running()
+        # One less than the settings allow: a worker that is killed in a trial's last moment counts as the next one's.
+        spared = any(self.killed_under[name] >= max(self.retries - 1, 1) for name in running)
+        return [] if spared or not running else _workers(process)
+
+    def _records(self) -> dict[str, TrialRecord]:
+        folders = sorted([*(self.folder / "trials").glob("*"), *(self.folder / "final").glob("*")])
+        return {f"{path.parent.name}/{path.name}": TrialRecord(Folder(path)) for path in folders}
+
+    def _running(self) -> list[str]:
+        return [name for name, record in self._records().items() if record.status().status == "running"]
+
+    def _epochs(self) -> int:
+        return sum(len(record.metrics()) for record in self._records().values())
+
     def _say(self, what: str) -> None:
-        records = [TrialRecord(Folder(p)) for p in sorted((self.folder / "trials").glob("*"))]
-        ended = sum(r.status().status in ENDED for r in records)
-        epochs = sum(len(r.metrics()) for r in records)
-        self.tell(f"{what}, at {len(records)} trials, {ended} of them ended, {epochs} epochs")
+        records = self._records().values()
+        ended = sum(record.status().status in ENDED for record in records)
+        self.tell(f"{what}, at {len(records)} trials and finals, {ended} of them ended, {self._epochs()} epochs")
 
 
-def verify_resume(space: Path, *, kills: int, seed: int, tell: Callable[[str], None]) -> list[str]:
+def verify_resume(space: Path, *, kills: int, seed: int, retries: int, tell: Callable[[str], None]) -> list[str]:
     """Run the two studies; returns every difference, empty if there is none.
+
+    Args:
+        space: the settings.
+        kills: how many; two in three are the driver's.
+        seed: of the order of the victims and of the moments.
+        retries: how often a trial of these settings may lose its worker.
+        tell: is given a line a kill.
 
     Raises:
         RuntimeError: the undisturbed study failed, or the killed one could not be resumed.
@@ -94,18 +157,23 @@ def verify_resume(space: Path, *, kills: int, seed: int, tell: Callable[[str], N
         finish(start(space, whole), whole)
         took_s = time.monotonic() - began
         tell(f"undisturbed: {took_s:.0f} s")
-        state = Disturbance(space, Path(scratch), random.Random(seed), tell)
+        rng = random.Random(seed)
+        workers = kills // 3 if retries else 0
+        victims = ["worker"] * workers + ["driver"] * (kills - workers)
+        rng.shuffle(victims)
+        state = Disturbance(space, Path(scratch), rng, tell, retries, victims)
         differences: list[str] = []
-        while state.drivers_killed + state.workers_killed < kills:
+        while state.victims:
             if not state.disturb(within_s=took_s):
                 found = list(compare(whole, state.folder))
                 tell(f"study {state.studies} ended, {len(found)} differences")
                 differences += found
-                state.studies += 1
-        finish(start(space, state.folder), state.folder)
-        differences += compare(whole, state.folder)
+                state.next_study()
+        if state.folder.exists():
+            finish(start(space, state.folder), state.folder)
+            differences += compare(whole, state.folder)
         killed = f"{state.drivers_killed} kills of the driver, {state.workers_killed} of workers"
-        tell(f"{killed}: {len(differences)} differences")
+        tell(f"{killed}, {state.studies} studies: {len(differences)} differences")
         return differences
 
 
@@ -175,6 +243,14 @@ def _wait(process: subprocess.Popen[bytes], seconds: float, folder: Path) -> boo
         return True
     finish(process, folder)
     return False
+
+
+def _wait_until(process: subprocess.Popen[bytes], folder: Path, condition: Callable[[], object]) -> bool:
+    """Wait for a condition; otherwise as `_wait`."""
+    while not condition():
+        if not _wait(process, 0.1, folder):
+            return False
+    return True
 
 
 def _workers(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
