@@ -14,6 +14,12 @@ import torch
 
 from trainables.precision import Precision
 
+HOST_ALLOCATION_FAILED = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+)
+"""What the text of an exception of torch has in it when host memory was refused; its type is a plain RuntimeError."""
 RANDOM_STREAM = 2
 """Keeps the libraries' random states apart from other draws of the same seed and epoch."""
 
@@ -79,7 +85,7 @@ def host_memory_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "DefaultCPUAllocator" in str(error):
+        if any(mark in str(error) for mark in HOST_ALLOCATION_FAILED):
             raise MemoryError(str(error)) from error
         raise
 

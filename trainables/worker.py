@@ -20,6 +20,7 @@ from data_prep import shards
 from data_prep.schema import Normalisation
 from trainables.config import TrialConfig
 from trainables.order import DISK_FULL, SESSION, ErrorKind, TrialError, TrialOrder, short_reason
+from trainables.place import HOST_ALLOCATION_FAILED
 from trainables.record import Examples, TrialRecord
 from trainables.trial import Place, TrialData, TrialSession
 
@@ -47,14 +48,12 @@ def serve(config: dict[str, Any]) -> None:
 
 
 OUT_OF_MEMORY = (
+    *HOST_ALLOCATION_FAILED,
     "OutOfMemoryError",
-    "DefaultCPUAllocator: can't allocate memory",
-    "DefaultCPUAllocator: not enough memory",
-    "std::bad_alloc",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""What an exception of torch has in its type or text when an allocation failed; on a CPU it is a plain RuntimeError."""
+"""What an exception of torch has in its type or text when an allocation failed, on a CPU or a GPU."""
 EXAMPLES = 6
 """Test samples whose prediction is kept for the pictures of a final."""
 
