@@ -90,6 +90,7 @@ def connect(
 
     Raises:
         ConnectionError: `RAY_ADDRESS` is set and no cluster answers there.
+        RuntimeError: Ray does not start on this machine.
     """
     if ray.is_initialized():  # a caller further up owns the connection
         yield _session(local=False)
@@ -101,13 +102,23 @@ def connect(
             runtime_env={"py_modules": [str(ROOT / name) for name in PACKAGES]},
         )
     else:
-        port = _free_port()
-        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         declared = {slot_resource(pool): float(count) for pool, count in (slots or {}).items()}
+        _start(cpus or machine_cpus(), {**(resources or {}), **declared}, object_store_gb)
+    try:
+        yield _session(local=not JOINS_CLUSTER)
+    finally:
+        ray.shutdown()
+
+
+def _start(cpus: int, resources: Mapping[str, float], object_store_gb: float) -> None:
+    """Start Ray on this machine."""
+    port = _free_port()
+    os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
+    try:
         ray.init(
             address="local",
-            num_cpus=cpus or machine_cpus(),
-            resources={**(resources or {}), **declared},
+            num_cpus=cpus,
+            resources=dict(resources),
             object_store_memory=int(object_store_gb * 1e9),
             dashboard_host="127.0.0.1",
             dashboard_port=port,
@@ -115,10 +126,14 @@ def connect(
             logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
         )
-    try:
-        yield _session(local=not JOINS_CLUSTER)
-    finally:
+    except Exception as error:
         ray.shutdown()
+        if type(error) is not Exception:
+            raise
+        # Its servers had 30 s, which Ray says with a bare Exception.
+        raise RuntimeError(
+            f"Ray did not start: {' '.join(str(error).split())} If this machine is very busy, try again later"
+        ) from error
 
 
 def machine_cpus() -> int:

@@ -30,7 +30,7 @@ from search.console import LOG, StudyView, study_log
 from search.dry_run import check_models, print_dry_run
 from search.engine import Engine, StudyFailedError
 from search.placement import choose_pool
-from search.provenance import StudyInfo, check_same_study, describe, read_info
+from search.provenance import STUDY, StudyInfo, check_same_study, describe, read_info
 from search.reproduce import reproduce as reproduce_trial
 from search.sampling import lag_of
 from search.study import run_trials
@@ -67,11 +67,12 @@ def run(config: StudyConfig, *, resume: bool) -> None:
     slots = (
         None if JOINS_CLUSTER else slots_on_machine(config.pools, cpus=machine_cpus(), gpus=torch.cuda.device_count())
     )
-    with connect(slots=slots) as session:
+    with _in_charge(folder) as name, connect(slots=slots) as session:
         slots = slots if slots is not None else slots_of_cluster(config.pools, session.resources)
+        begun = folder.exists(STUDY)  # not yet, if what is resumed was interrupted while it prepared its data
         card = prepare(config)
-        info = _study_info(config, folder, card, slots, resume=resume)
-        _search(config, folder, info, resume=resume)
+        info = _study_info(config, folder, card, slots, resume=begun)
+        _search(config, folder, info, session=name, resume=begun)
     show_tables(folder)
 
 
@@ -139,9 +140,9 @@ def show_tables(folder: Folder) -> None:
 
 
 def _check_folder(folder: Folder, *, resume: bool) -> None:
-    if resume and not folder.exists("study.json"):
+    if resume and not (folder.exists(STUDY) or folder.exists(SESSION)):
         raise ValueError(f"{folder} holds no study to resume; begin it without --resume")
-    if not resume and folder.exists("study.json"):
+    if not resume and folder.exists(STUDY):
         raise ValueError(f"{folder} already holds a study; go on with it by --resume, or choose another --out")
 
 
@@ -169,7 +170,7 @@ def _study_info(
         slots=dict(slots),
         lag=lag_of(sum(slots.values())),
     )
-    folder.write_json("study.json", info.model_dump(mode="json"))
+    folder.write_json(STUDY, info.model_dump(mode="json"))
     return info
 
 
@@ -186,6 +187,7 @@ def _in_charge(folder: Folder) -> Iterator[str]:
     session = uuid.uuid4().hex[:12]
     with contextlib.ExitStack() as stack:
         if folder.local is not None:
+            folder.local.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context((folder.local / "driver.lock").open("w"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -195,9 +197,9 @@ def _in_charge(folder: Folder) -> Iterator[str]:
         yield session
 
 
-def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, resume: bool) -> None:
+def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, session: str, resume: bool) -> None:
     console = Console()
-    with _in_charge(folder) as session, study_log(folder, to_terminal=not console.is_terminal):
+    with study_log(folder, to_terminal=not console.is_terminal):
         engine = Engine(
             config,
             folder=folder,

@@ -25,6 +25,7 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
 )
+STUDY = "study.json"
 FREE_TO_CHANGE = ("budget", "final", "failures", "pools", "placement")
 """Sections of the settings that may differ when a study is resumed: they decide how much is done, not what."""
 
@@ -76,7 +77,7 @@ def describe(
 
 def read_info(folder: Folder) -> StudyInfo:
     """Read `study.json`. Raises FileNotFoundError."""
-    return StudyInfo.model_validate(folder.read_json("study.json"))
+    return StudyInfo.model_validate(folder.read_json(STUDY))
 
 
 def check_same_study(before: StudyInfo, config: StudyConfig, card: DatasetCard) -> None:

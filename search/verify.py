@@ -28,6 +28,7 @@ import psutil
 
 from cluster.storage import Folder
 from search.ledger import JOURNAL, open_journal
+from trainables.order import SESSION
 from trainables.record import TrialRecord
 
 TIMES = ("train_s", "val_s", "images_per_s", "peak_memory_gb")
@@ -180,7 +181,7 @@ def verify_resume(space: Path, *, kills: int, seed: int, retries: int, tell: Cal
 def start(space: Path, folder: Path) -> subprocess.Popen[bytes]:
     """Begin the study in a process of its own, or go on with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    resume = ["--resume"] if (folder / "study.json").exists() else []
+    resume = ["--resume"] if (folder / SESSION).exists() else []
     command = [sys.executable, "-m", "search.run", "--space", str(space), "--out", str(folder), *resume]
     output = (folder.parent / "output.txt").open("ab")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

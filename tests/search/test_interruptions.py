@@ -17,6 +17,8 @@ import pytest
 
 pytest.importorskip("ray")
 
+from cluster.storage import Folder
+from search import job
 from search.study import _interruptible
 from tests.search.studies import (
     PATIENCE_S,
@@ -179,6 +181,16 @@ def small_disk(tmp_path):
         pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def test_study_that_was_interrupted_before_its_first_trial_is_one_to_resume(tmp_path):
+    begun, nothing = Folder(tmp_path / "begun"), Folder(tmp_path / "nothing")
+    with job._in_charge(begun), pytest.raises(ValueError, match="another process runs"), job._in_charge(begun):
+        pass
+    job._check_folder(begun, resume=True)
+    job._check_folder(begun, resume=False)
+    with pytest.raises(ValueError, match="no study to resume"):
+        job._check_folder(nothing, resume=True)
 
 
 def test_full_disk_ends_the_study_with_a_message_and_resume_works_once_there_is_room(tmp_path, small_disk, tiny_shards):
