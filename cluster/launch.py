@@ -28,7 +28,15 @@ class LaunchError(RuntimeError):
     """A step of a launch failed; the message says which, and how to go on."""
 
 
-def launch(file: Path, *, space: Path, out: str, resume: bool, run: Runner = subprocess.call) -> None:
+def launch(
+    file: Path,
+    *,
+    space: Path,
+    out: str,
+    resume: bool = False,
+    max_usd: float | None = None,
+    run: Runner = subprocess.call,
+) -> None:
     """Run a study on a running cluster, to its end.
 
     Args:
@@ -36,6 +44,7 @@ def launch(file: Path, *, space: Path, out: str, resume: bool, run: Runner = sub
         space: the study's settings.
         out: path or URI of the study's folder; a path must be the same on every machine.
         resume: go on with the study in its folder.
+        max_usd: ends the study at the first report at which its slots have cost this much.
         run: runs the commands.
 
     Raises:
@@ -49,7 +58,7 @@ def launch(file: Path, *, space: Path, out: str, resume: bool, run: Runner = sub
     follow = ["ray", "exec", str(file), f"{ENTER} && ray job logs --follow --address={DASHBOARD} {job}"]
     _step(
         run,
-        ["ray", "exec", str(file), f"{ENTER} && {submission(job, space.name, out, resume=resume)}"],
+        ["ray", "exec", str(file), f"{ENTER} && {submission(job, space.name, out, resume=resume, max_usd=max_usd)}"],
         f"the study failed, or the line to it broke. Follow it again with\n  {shlex.join(follow)}\nor go on with it by "
         "the same command and --resume",
     )
@@ -61,9 +70,11 @@ def launch(file: Path, *, space: Path, out: str, resume: bool, run: Runner = sub
     _step(run, [sys.executable, "-m", "results.run", "table", folder], f"no tables could be made of {folder}")
 
 
-def submission(job: str, space: str, out: str, *, resume: bool) -> str:
+def submission(job: str, space: str, out: str, *, resume: bool = False, max_usd: float | None = None) -> str:
     """What submits a study on the head, follows it, and has its exit status."""
-    study = ["python", "-m", "search.run", "--space", space, "--out", out, *(["--resume"] if resume else [])]
+    study = ["python", "-m", "search.run", "--space", space, "--out", out]
+    study += ["--max-usd", f"{max_usd:g}"] if max_usd is not None else []
+    study += ["--resume"] if resume else []
     words = ["ray", "job", "submit", f"--address={DASHBOARD}", f"--submission-id={job}", "--working-dir=.", "--"]
     return shlex.join([*words, *study])
 

@@ -53,6 +53,9 @@ def launch(
     space: Annotated[Path, typer.Option(help="The study's settings; a file below the repository.")],
     out: Annotated[str, typer.Option(help="The study's folder: a URI, or a path that every machine sees.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in its folder.")] = False,
+    max_usd: Annotated[
+        float | None, typer.Option(help="End at the first report at which the slots have cost this much.", min=0)
+    ] = None,
 ) -> None:
     """Submit a study to a running cluster, follow it, and print its tables."""
     from cluster.launch import LaunchError
@@ -60,7 +63,7 @@ def launch(
 
     try:
         _check_file(file, space)
-        launch_study(file, space=space, out=out, resume=resume)
+        launch_study(file, space=space, out=out, resume=resume, max_usd=max_usd)
     except (ValueError, FileNotFoundError) as error:
         print(error, file=sys.stderr)
         raise typer.Exit(2) from error

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cluster.session import JOINS_CLUSTER, connect, machine_cpus
 
@@ -43,12 +44,15 @@ PROGRESS = "progress.json"
 SAVE_EVERY_S = 5.0
 
 
-def load(space: Path, *, out: str | None) -> StudyConfig:
-    """The study's settings, with its folder changed to `out` if given."""
+def load(space: Path, *, out: str | None, max_usd: float | None = None) -> StudyConfig:
+    """The study's settings, with its folder (`study.out`) and its money (`budget.max_usd`) changed where given."""
     config = load_study_config(space)
-    if out is None:
-        return config
-    changed = config.model_copy(update={"study": config.study.model_copy(update={"out": out})})
+    changes: dict[str, Any] = {}
+    if out is not None:
+        changes["study"] = config.study.model_copy(update={"out": out})
+    if max_usd is not None:
+        changes["budget"] = config.budget.model_copy(update={"max_usd": max_usd})
+    changed = config.model_copy(update=changes)
     changed._file, changed._source = config._file, config._source
     return changed
 
@@ -118,10 +122,12 @@ def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
     return not differences
 
 
-def resume_command(space: Path, out: str | None) -> str:
+def resume_command(space: Path, *, out: str | None, max_usd: float | None) -> str:
     """What to type to go on."""
-    words = [sys.executable, "-m", "search.run", "--space", str(space), *(["--out", out] if out else []), "--resume"]
-    return shlex.join(["python", *words[1:]])
+    words = ["python", "-m", "search.run", "--space", str(space)]
+    words += ["--out", out] if out else []
+    words += ["--max-usd", f"{max_usd:g}"] if max_usd is not None else []
+    return shlex.join([*words, "--resume"])
 
 
 def prepare(config: StudyConfig) -> DatasetCard:

@@ -25,6 +25,9 @@ def main(
     space: Annotated[Path, typer.Option(help="The study's settings (docs/nas_yaml.md).")] = Path("nas.yaml"),
     out: Annotated[str | None, typer.Option(help="The study's folder; default: what the settings say.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in its folder.")] = False,
+    max_usd: Annotated[
+        float | None, typer.Option(help="End at the first report at which the slots have cost this much.", min=0)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
     reproduce: Annotated[str | None, typer.Option(help="Train this trial again and compare.", metavar="TRIAL")] = None,
     verify_resume: Annotated[
@@ -36,7 +39,7 @@ def main(
 
     fine = True
     try:
-        config = job.load(space, out=out)
+        config = job.load(space, out=out, max_usd=max_usd)
         if dry_run:
             job.dry(config)
         elif reproduce is not None:
@@ -51,10 +54,13 @@ def main(
     except (RuntimeError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         if isinstance(error, OSError) and error.errno in DISK_FULL:
-            print(f"once there is room, go on with: {job.resume_command(space, out)}", file=sys.stderr)
+            print(
+                f"once there is room, go on with: {job.resume_command(space, out=out, max_usd=max_usd)}",
+                file=sys.stderr,
+            )
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        print(f"interrupted; go on with: {job.resume_command(space, out)}", file=sys.stderr)
+        print(f"interrupted; go on with: {job.resume_command(space, out=out, max_usd=max_usd)}", file=sys.stderr)
         raise typer.Exit(130) from error
     if not fine:  # outside, for typer.Exit is a RuntimeError
         raise typer.Exit(1)

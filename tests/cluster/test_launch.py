@@ -25,7 +25,7 @@ class Recorder:
 
 def test_code_settings_study_and_tables_in_this_order() -> None:
     run = Recorder()
-    launch(FILE, space=SPACE, out="gs://bucket/runs/paper", resume=False, run=run)
+    launch(FILE, space=SPACE, out="gs://bucket/runs/paper", run=run)
     first, settings, study, table = run.commands
     assert first == ["ray", "rsync-up", "cluster/gcp.yaml"]
     assert settings[-2:] == ["configs/paper.yaml", "~/mammosearch/paper.yaml"]
@@ -38,8 +38,8 @@ def test_code_settings_study_and_tables_in_this_order() -> None:
 def test_a_folder_that_only_the_cluster_sees_is_copied_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = Recorder()
-    launch(FILE, space=SPACE, out="/mnt/shared/runs/mine", resume=True, run=run)
-    assert run.commands[2][3].endswith("--resume")
+    launch(FILE, space=SPACE, out="/mnt/shared/runs/mine", resume=True, max_usd=2.5, run=run)
+    assert run.commands[2][3].endswith("--max-usd 2.5 --resume")
     assert run.commands[3] == ["ray", "rsync-down", "cluster/gcp.yaml", "/mnt/shared/runs/mine/", "runs/mine/"]
     assert run.commands[4][-1] == "runs/mine"
 
@@ -47,12 +47,12 @@ def test_a_folder_that_only_the_cluster_sees_is_copied_first(tmp_path: Path, mon
 def test_a_broken_line_is_no_lost_study() -> None:
     run = Recorder(failing="job submit")
     with pytest.raises(LaunchError, match="--resume") as caught:
-        launch(FILE, space=SPACE, out="gs://bucket/runs/paper", resume=False, run=run)
+        launch(FILE, space=SPACE, out="gs://bucket/runs/paper", run=run)
     assert "ray job logs --follow" in str(caught.value)
     assert len(run.commands) == 3
 
 
 def test_names_with_blanks_stay_one_word() -> None:
-    words = shlex.split(submission("job", "my study.yaml", "/mnt/a b", resume=False))
+    words = shlex.split(submission("job", "my study.yaml", "/mnt/a b"))
     assert words[words.index("--space") + 1] == "my study.yaml"
     assert words[words.index("--out") + 1] == "/mnt/a b"

@@ -1,0 +1,64 @@
+"""python -m pytest tests/search/test_money.py: the dollars of the rows are the slots' time, and end a study."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("ray")
+
+import results
+from tests.search.studies import run, trials_of, write_settings
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+USD_PER_HOUR = 3.6
+USD_PER_S = USD_PER_HOUR / 3600
+MAX_USD = 15 * USD_PER_S
+"""Less than what the trials would cost, more than a slot's start."""
+START_S = 15.0
+"""What Tune and the slot's own process may take before a slot is held, or to say that a trial has ended."""
+POOL = {"name": "cpu", "cpus_per_worker": 1, "max_slots": 1, "usd_per_hour": USD_PER_HOUR}
+REPORT = re.compile(r"^\S+ \S+  (\S+)  epoch .*\((\d+\.\d) s\)$", re.MULTILINE)
+"""A line of `study.log`: the trial, and the seconds that its slot was held until then."""
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, tiny_shards) -> tuple[Path, str]:
+    """A study that would go on for hours, stopped by `--max-usd`: (folder, output)."""
+    home = tmp_path_factory.mktemp("money")
+    budget = {"trials": 1000, "epochs": 40}
+    space = write_settings(home / "small.yaml", tiny_shards, budget=budget, pools=[POOL], final={"top": 1, "epochs": 2})
+    status, output = run(space, "--out", str(home / "study"), "--max-usd", f"{MAX_USD:g}")
+    assert status == 0, output[-3000:]
+    return home / "study", output
+
+
+def test_study_ends_at_the_first_report_after_its_money_is_spent(stopped):
+    folder, _ = stopped
+    held_s: dict[str, float] = {}
+    totals = []
+    for trial, seconds in REPORT.findall((folder / "study.log").read_text()):
+        held_s[trial] = float(seconds)
+        totals.append(sum(held_s.values()) * USD_PER_S)
+    assert totals[-1] >= MAX_USD - 0.1 * USD_PER_S  # the log rounds to a tenth of a second
+    assert totals[-2] <= MAX_USD + 0.1 * USD_PER_S
+
+
+def test_rows_say_why_it_ended_and_no_final_begins(stopped):
+    folder, output = stopped
+    rows = results.load(str(folder))
+    assert set(rows.role) == {"search"}
+    assert "max_usd" in rows.iloc[-1].reason
+    assert "max_usd" in output
+
+
+def test_dollars_of_the_rows_are_the_slots_time_by_another_clock(stopped):
+    folder, _ = stopped
+    rows = results.load(str(folder))
+    assert rows.usd.tolist() == pytest.approx((rows.slot_s * USD_PER_S).tolist(), abs=2e-6)
+    for trial, (_, row) in zip(trials_of(folder), rows.iterrows(), strict=True):
+        wall_s = pd.Timedelta(trial.duration).total_seconds()
+        assert row.slot_s <= wall_s
+        assert row.slot_s >= wall_s - START_S
