@@ -25,6 +25,7 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELos
 
 from data_prep.codestream import decode_rle, frame_shape
 from data_prep.files import open_file, read_all, read_at
+from data_prep.geometry import bounding_box
 from data_prep.images import check_size, decode_image, image_shape
 from data_prep.schema import ReadError
 
@@ -139,11 +140,16 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
         ReadError: as `read_image`; `mask_black` if no pixel is marked.
     """
     image_HW = read_image(path)
-    top = int(image_HW.max())
-    two_valued = bool(((image_HW == top) | (image_HW == image_HW.min())).all())
+    box = bounding_box(image_HW)
+    lesion = np.s_[box.top : box.bottom, box.left : box.right]
+    lesion_hw = image_HW[lesion]  # all else is 0, and that is most of a film
+    top = int(lesion_hw.max()) if lesion_hw.size else 0
+    bottom = int(lesion_hw.min()) if lesion_hw.shape == image_HW.shape else 0
+    two_valued = bool(((lesion_hw == top) | (lesion_hw == bottom)).all())
     cut = top // 2 if two_valued else 127 if top <= 7 * 255 else 32767
-    mask_HW = (image_HW > cut).view(np.uint8)
-    if not mask_HW.any():
+    mask_HW = np.zeros(image_HW.shape, np.uint8)
+    mask_HW[lesion] = lesion_hw > cut
+    if not mask_HW[lesion].any():
         raise ReadError("mask_black", f"no pixel above {cut}, the brightest is {top}")
     return mask_HW
 

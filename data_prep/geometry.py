@@ -198,8 +198,8 @@ class Geometry:
 
 
 def bounding_box(mask_HW: np.ndarray) -> Box:
-    """The box of all that is above 0; of no rows and columns where nothing is."""
-    left, top, width, height = cv2.boundingRect((mask_HW > 0).view(np.uint8))
+    """The box of all that is above 0, of unsigned pixels; of no rows and columns where nothing is."""
+    left, top, width, height = cv2.boundingRect(mask_HW if mask_HW.dtype == np.uint8 else (mask_HW > 0).view(np.uint8))
     return Box(top, left, top + height, left + width)
 
 
