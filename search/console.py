@@ -6,6 +6,7 @@ import contextlib
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,7 +137,9 @@ class StudyView:
     def _read(self) -> None:
         engine = self._engine
         self._progress, self._usd = engine.progress(), engine.spent.usd
-        running = [self._row(name, self._status(name)) for name in engine.running]
+        under_way = {name: self._status(name) for name in engine.running}
+        self._counts = {**Counter(sorted(under_way.values(), reverse=True)), **self._progress.counts}
+        running = [self._row(name, status) for name, status in under_way.items()]
         ended = engine.ended[-max(1, ROWS - len(running)) :]
         self._rows: list[Row] = running + [self._row(name, status) for name, status in reversed(ended)]
 
@@ -145,7 +148,7 @@ class StudyView:
         best = f"best {progress.best:.4f} ({progress.best_trial})" if progress.best is not None else "no result yet"
         left = f", about {_clock(progress.left_s)} left" if progress.left_s is not None else ""
         money = f", ${self._usd:.2f}" if self._usd else ""
-        counts = " ".join(f"{count} {status}" for status, count in progress.counts.items() if count)
+        counts = " ".join(f"{count} {status}" for status, count in self._counts.items() if count)
         return Text(
             f"{self._engine.folder.name}: trial {progress.entered} of {progress.trials} | {counts} | {best} | "
             f"{_clock(self._engine.spent.elapsed_s)}{left}{money}",

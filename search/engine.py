@@ -361,9 +361,7 @@ class Engine:
         """Where the study stands."""
         trials = self.trials()
         states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
-        counts = {"running": len(self.running)} | {
-            status: sum(t.state == state for t in trials) for status, state in states.items()
-        }
+        counts = {status: sum(t.state == state for t in trials) for status, state in states.items()}
         best = self.best_trial()
         ended = sum(t.state.is_finished() for t in trials)
         share = ended / self.config.budget.trials

@@ -30,6 +30,7 @@ class Progress:
     entered: int
     trials: int
     counts: dict[str, int]
+    """Ended trials by status."""
     best: float | None
     best_trial: str
     left_s: float | None
