@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 USD_PER_HOUR = 3.6
 USD_PER_S = USD_PER_HOUR / 3600
-MAX_USD = 15 * USD_PER_S
+MAX_USD = 30 * USD_PER_S
 """Less than what the trials would cost, more than a slot's start."""
 POOL = {"name": "cpu", "cpus_per_worker": 1, "max_slots": 1, "usd_per_hour": USD_PER_HOUR}
 REPORT = re.compile(r"^\S+ \S+  (\S+)  epoch .*\((\d+\.\d) s\)$", re.MULTILINE)
@@ -41,7 +41,7 @@ def test_study_ends_at_the_first_report_after_its_money_is_spent(stopped):
         held_s[trial] = float(seconds)
         totals.append(sum(held_s.values()) * USD_PER_S)
     assert totals[-1] >= MAX_USD - 0.1 * USD_PER_S  # the log rounds to a tenth of a second
-    assert totals[-2] <= MAX_USD + 0.1 * USD_PER_S
+    assert all(total <= MAX_USD + 0.1 * USD_PER_S for total in totals[:-1])
 
 
 def test_rows_say_why_it_ended_and_no_final_begins(stopped):
