@@ -72,11 +72,17 @@ def launch(
 
 def submission(job: str, space: str, out: str, *, resume: bool = False, max_usd: float | None = None) -> str:
     """What submits a study on the head, follows it, and has its exit status."""
-    study = ["python", "-m", "search.run", "--space", space, "--out", out]
-    study += ["--max-usd", f"{max_usd:g}"] if max_usd is not None else []
-    study += ["--resume"] if resume else []
+    study = study_command(space, out=out, max_usd=max_usd, resume=resume)
     words = ["ray", "job", "submit", f"--address={DASHBOARD}", f"--submission-id={job}", "--working-dir=.", "--"]
     return shlex.join([*words, *study])
+
+
+def study_command(space: str, *, out: str | None, max_usd: float | None, resume: bool) -> list[str]:
+    """The words of the command that runs a study."""
+    words = ["python", "-m", "search.run", "--space", space]
+    words += ["--out", out] if out else []
+    words += ["--max-usd", f"{max_usd:g}"] if max_usd is not None else []
+    return [*words, "--resume"] if resume else words
 
 
 def _step(run: Runner, command: Sequence[str], failed: str) -> None:

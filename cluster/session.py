@@ -112,7 +112,7 @@ def connect(
 
 def _start(cpus: int, resources: Mapping[str, float], object_store_gb: float) -> None:
     """Start Ray on this machine."""
-    port = _free_port()
+    port = free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     try:
         ray.init(
@@ -152,7 +152,8 @@ def _python_path() -> str:
     return os.pathsep.join([str(ROOT), before] if before else [str(ROOT)])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port that nothing listens on now, on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

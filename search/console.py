@@ -6,7 +6,6 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,7 +137,8 @@ class StudyView:
         engine = self._engine
         self._progress, self._usd = engine.progress(), engine.spent.usd
         under_way = {name: self._status(name) for name in engine.running}
-        self._counts = {**Counter(sorted(under_way.values(), reverse=True)), **self._progress.counts}
+        states = list(under_way.values())
+        self._counts = {s: states.count(s) for s in ("running", "pending")} | self._progress.counts
         running = [self._row(name, status) for name, status in under_way.items()]
         ended = engine.ended[-max(1, ROWS - len(running)) :]
         self._rows: list[Row] = running + [self._row(name, status) for name, status in reversed(ended)]

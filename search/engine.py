@@ -429,9 +429,10 @@ class Engine:
         """Enter the rungs that a trial reached, from its own rows; returns these."""
         name = trial_id(trial.number)
         rows = self.record(name).metrics()
-        info = self.record(name).info() if rows else None
+        if not rows:
+            return rows
+        info = self.record(name).info()
         for end in range(1, len(rows) + 1):
-            assert info is not None
             self._rows[name] = rows[:end]
             values, epoch = self._values(name, info), int(rows[end - 1]["epoch"])
             self.rungs.record(trial.number, epoch, values)

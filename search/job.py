@@ -19,6 +19,7 @@ from cluster.session import JOINS_CLUSTER, connect, machine_cpus
 import torch
 from rich.console import Console
 
+from cluster.launch import study_command
 from cluster.pools import Pool
 from cluster.slots import slots_of_cluster, slots_on_machine
 from cluster.storage import Folder
@@ -124,10 +125,7 @@ def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
 
 def resume_command(space: Path, *, out: str | None, max_usd: float | None) -> str:
     """What to type to go on."""
-    words = ["python", "-m", "search.run", "--space", str(space)]
-    words += ["--out", out] if out else []
-    words += ["--max-usd", f"{max_usd:g}"] if max_usd is not None else []
-    return shlex.join([*words, "--resume"])
+    return shlex.join(study_command(str(space), out=out, max_usd=max_usd, resume=True))
 
 
 def prepare(config: StudyConfig) -> DatasetCard:

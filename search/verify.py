@@ -60,8 +60,6 @@ class Disturbance:
     retries: int
     victims: list[str]
     studies: int = 1
-    drivers_killed: int = 0
-    workers_killed: int = 0
     killed_under: Counter[str] = field(default_factory=Counter)
     """How often a worker was killed while a trial of this study was under way; no more often than it may be retried."""
 
@@ -98,7 +96,6 @@ class Disturbance:
             self._say(f"SIGKILL to the driver {process.pid}")
             process.kill()
             process.wait()
-            self.drivers_killed += 1
         return lives
 
     def _kill_worker(self, process: subprocess.Popen[bytes]) -> bool:
@@ -113,7 +110,6 @@ class Disturbance:
         self._say(f"SIGKILL to worker {victim.pid}")
         victim.kill()
         self.killed_under.update(self._running())
-        self.workers_killed += 1
         return True
 
     def _may_be_killed(self, process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -173,8 +169,9 @@ def verify_resume(space: Path, *, kills: int, seed: int, retries: int, tell: Cal
         if state.folder.exists():
             finish(start(space, state.folder), state.folder)
             differences += compare(whole, state.folder)
-        killed = f"{state.drivers_killed} kills of the driver, {state.workers_killed} of workers"
-        tell(f"{killed}, {state.studies} studies: {len(differences)} differences")
+        studies = len(list(Path(scratch).glob("killed-*")))
+        killed = f"{kills - workers} kills of the driver, {workers} of workers"
+        tell(f"{killed}, {studies} studies: {len(differences)} differences")
         return differences
 
 

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cluster.session import slot_resource
+from cluster.session import free_port, slot_resource
 
 import pytest
 
@@ -82,12 +82,6 @@ def config_of(port: int) -> dict[str, Any]:
         "rsync_exclude": [],
         "rsync_filter": [],
     }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
