@@ -1,6 +1,7 @@
 """Images per second of a build, beside what the machine could do at most and what simpler ways do.
 
     python -m benchmarks.prepare                        # 200 films of 4,600 x 2,700 (8 GB), made once in --films
+    python -m benchmarks.prepare --repeat 4             # each prepared four times: what the start of a build hides less
     python -m benchmarks.prepare --memory 200 2000      # peak memory over all processes, for each number of images
     python -m benchmarks.prepare --count 40 --rows 1200 # quick look
 
@@ -135,7 +136,7 @@ def _imported(_: int) -> bool:
 
 def measure_ours(tasks: Sequence[ShardTask], out: Path, workers: int) -> Speed:
     begun = time.perf_counter()
-    with connect(cpus=workers, object_store_gb=0.25):
+    with connect(cpus=workers, object_store_gb=0.25, dashboard=False):
         warm_up(workers)
         start_s = time.perf_counter() - begun
         return _timed(tasks, start_s, lambda: write_shards(tasks, Folder(out), workers=workers))
@@ -146,11 +147,14 @@ def measure_ray_data(tasks: Sequence[ShardTask], out: Path, workers: int) -> Spe
     samples = [sample for task in tasks for sample in task.samples]
     rows = [{"image": s.image, "masks": json.dumps([lesion.mask for lesion in s.lesions])} for s in samples]
     begun = time.perf_counter()
-    with connect(cpus=workers, object_store_gb=2.0):
-        warm_up(workers)
+    with connect(cpus=workers, object_store_gb=2.0, dashboard=False):
+        _straightforward(rows[:workers]).materialize()
         start_s = time.perf_counter() - begun
-        films = ray.data.from_items(rows).map(_read_row).map(_prepare_row)
-        return _timed(tasks, start_s, lambda: films.write_parquet(str(out)))
+        return _timed(tasks, start_s, lambda: _straightforward(rows).write_parquet(str(out)))
+
+
+def _straightforward(rows: list[dict[str, str]]) -> ray.data.Dataset:
+    return ray.data.from_items(rows).map(_read_row).map(_prepare_row)
 
 
 def _read_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -305,6 +309,7 @@ def main(words: Iterable[str] | None = None) -> int:
     ask.add_argument("--films", type=Path, default=Path(tempfile.gettempdir()) / "mammosearch-films", help="where")
     ask.add_argument("--workers", type=int, default=machine_cpus())
     ask.add_argument("--rounds", type=int, default=3)
+    ask.add_argument("--repeat", type=int, default=1, help="how often each film is prepared")
     ask.add_argument("--per-shard", type=int, default=26, help="films a shard; 26 divides 208 evenly on few cores")
     ask.add_argument("--memory", type=int, nargs="+", metavar="IMAGES", help="measure memory instead of speed")
     args = ask.parse_args(None if words is None else list(words))
@@ -316,7 +321,11 @@ def main(words: Iterable[str] | None = None) -> int:
             for count, peak in peaks.items():
                 print(f"{count:6d} images: peak {peak:.2f} GB over all processes")
             return 0 if max(peaks.values()) < 2.5 else 1
-        films = samples + package_samples()
+        films = [
+            replace(film, sample_id=f"{film.sample_id} {turn}")
+            for turn in range(args.repeat)
+            for film in samples + package_samples()
+        ]
         return 0 if compare(films, scratch, workers=args.workers, rounds=args.rounds, per_shard=args.per_shard) else 1
     finally:
         shutil.rmtree(scratch)

@@ -121,7 +121,7 @@ def _measure_one(settings: BuildSettings, out: str, workers: int, progress: Prog
         last = state if state.total else last
         tell(state)
 
-    with connect(cpus=workers, object_store_gb=0.25):
+    with connect(cpus=workers, object_store_gb=0.25, dashboard=False):
         warm_up(workers)
         begun = time.perf_counter()
         build(settings, out, workers=workers, progress=keep)

@@ -5,8 +5,8 @@
     find_samples --> assign_splits --> tasks --> Ray Data: one row, one shard --> rejected.csv repaired.csv card.json
 
 A row of the Ray Data set is a whole shard, which its task writes itself: pixels never pass through the object store,
-names and bytes are the same on any number of workers, and a build that was killed goes on where it was. `card.json` is
-written last: a folder with a card is complete.
+names and bytes are the same on any number of workers, and a build that was killed goes on where it was. A task takes
+several rows at first and one at last (`share_out`). `card.json` is written last: a folder with a card is complete.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cluster.session import connect
 
+import pyarrow as pa
 import ray.data
 
 from cluster.storage import Folder
@@ -37,6 +38,12 @@ SOURCES: dict[str, Callable[..., Found]] = {
     "pairs": pairs.find_samples,
     "phantom": phantom.find_samples,
 }
+
+
+MOST_ROWS = 4
+"""Shards of one task at most, so that machines that join later find work."""
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +224,7 @@ def write_shards(
             reports.append(write_shard(task, out))
             tell(now())
     elif left:
-        with connect(cpus=workers, object_store_gb=0.25):
+        with connect(cpus=workers, object_store_gb=0.25, dashboard=False):
             begun = time.perf_counter()
             for report in _on_ray(left, out, workers):
                 reports.append(report)
@@ -238,8 +245,32 @@ def _on_ray(tasks: Sequence[ShardTask], out: Folder, workers: int | None) -> Ite
 def _map_rows(
     rows: list[dict[str, Any]], function: Callable[..., dict[str, Any]], *, workers: int | None, **kwargs: Any
 ) -> Iterator[dict[str, Any]]:
-    """One Ray Data task a row, on one CPU; the results as they come."""
+    """Call `function` for each row on Ray Data, each task on one CPU; the results as they come."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    yield from dataset.map(function, fn_kwargs=kwargs, num_cpus=1, concurrency=workers).iter_rows()
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    context.target_max_block_size = 1  # each result on its way at once, not with the last of its task
+    with ray.data.DataContext.current(context):
+        cores = workers or int(ray.cluster_resources().get("CPU", 1))
+        parts = ray.data.from_arrow([pa.Table.from_pylist(part) for part in share_out(rows, cores)])
+        yield from parts.map(function, fn_kwargs=kwargs, num_cpus=1, concurrency=workers).iter_rows()
+
+
+def share_out(rows: Sequence[Row], workers: int) -> list[Sequence[Row]]:
+    """Rows for one task after the other: more at first, for a core idles between two tasks, and one at last.
+
+    That is guided self-scheduling (Polychronopoulos and Kuck 1987, doi:10.1109/TC.1987.5009495): cores end together.
+
+    Args:
+        rows: in order.
+        workers: tasks at a time.
+
+    Returns:
+        Parts of the rows in order, none empty: half of a worker's share of what is left, at most `MOST_ROWS`.
+    """
+    parts, begin = [], 0
+    while begin < len(rows):
+        size = min(-(-(len(rows) - begin) // (2 * max(workers, 1))), MOST_ROWS)
+        parts.append(rows[begin : begin + size])
+        begin += size
+    return parts

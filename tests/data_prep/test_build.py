@@ -22,7 +22,7 @@ import pytest
 
 from cluster.storage import Folder
 from data_prep import write
-from data_prep.build import BuildProgress, build
+from data_prep.build import MOST_ROWS, BuildProgress, build, share_out
 from data_prep.geometry import Geometry
 from data_prep.plan import plan, source_sha256
 from data_prep.prepare import prepare_sample
@@ -282,6 +282,18 @@ def test_shards_of_a_split_are_of_equal_size(tmp_path):
     assert [s.sample_id for task in tasks for s in task.samples] == [f"s{n:02d}" for n in range(10)]
 
 
+@pytest.mark.parametrize("workers", [1, 2, 16])
+@pytest.mark.parametrize("rows", [0, 1, 3, 40, 200])
+def test_tasks_take_several_shards_at_first_and_one_at_last(rows, workers):
+    parts = share_out(list(range(rows)), workers)
+    assert [row for part in parts for row in part] == list(range(rows))
+    sizes = [len(part) for part in parts]
+    assert sizes == sorted(sizes, reverse=True) and all(1 <= size <= MOST_ROWS for size in sizes)
+    assert sizes[-workers:] == [1] * min(workers, len(sizes))
+    if rows >= 4 * MOST_ROWS * workers:
+        assert sizes[0] == MOST_ROWS
+
+
 @pytest.mark.slow
 def test_shards_may_lie_in_an_object_store(pairs_root, monkeypatch):
     from tests.cluster.object_store import BUCKET, ENVIRONMENT, server
@@ -304,8 +316,10 @@ def test_ray_gives_the_same_bytes_on_any_number_of_workers(tmp_path, pairs_root)
     alone = tmp_path / "alone"
     build(settings_for(pairs_root), str(alone), workers=0)
     for workers in (1, 2):
-        out = tmp_path / str(workers)
-        build(settings_for(pairs_root), str(out), workers=workers)
+        out, states = tmp_path / str(workers), []
+        build(settings_for(pairs_root), str(out), workers=workers, progress=states.append)
+        tried = [state.built_here for state in states if state.stage == "prepare"]
+        assert len(tried) == 1 + len(json.loads((out / "card.json").read_text())["files"])  # each shard is told of
         assert contents(out, without=("card.json",)) == contents(alone, without=("card.json",))
     cards = [json.loads((out / "card.json").read_text()) for out in (alone, tmp_path / "1", tmp_path / "2")]
     assert len({card["fingerprint"] for card in cards}) == 1
