@@ -12,6 +12,7 @@ Shapes in names: `N` samples, `H` rows, `W` columns (both equal to `card.setting
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
@@ -142,7 +143,8 @@ class ShardFolder:
                     stream.write(image)
             aside.replace(file)
         except OSError as error:
-            raise OSError(f"cannot write the cache {file}: {error}; MAMMOSEARCH_CACHE names another place") from error
+            text = f"cannot write the cache {file}: {error}; MAMMOSEARCH_CACHE names another place"
+            raise OSError(error.errno or errno.EIO, text) from error
         finally:
             aside.unlink(missing_ok=True)
 

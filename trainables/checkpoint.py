@@ -9,6 +9,7 @@ they are set at the start of each epoch from (seed, epoch, rank).
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import re
@@ -103,18 +104,24 @@ def weights_bytes(weights: dict[str, Tensor]) -> bytes:
 
 
 def _write(target: Path, checkpoint: Checkpoint) -> None:
-    safetensors.torch.save_file(_plain(checkpoint.weights), target / WEIGHTS)
+    """Write the files. Raises OSError, where torch and safetensors have errors of their own for a full disk."""
+    optimiser = io.BytesIO()
     # The card's CRC serves; torch's own for every tensor would take as long as the writing.
     torch.serialization.set_crc32_options(False)
-    torch.save(checkpoint.optimiser, target / OPTIMISER)
+    torch.save(checkpoint.optimiser, optimiser)
     torch.serialization.set_crc32_options(True)
-    files = {file.name: {"bytes": file.stat().st_size, "crc32": _crc32(file)} for file in sorted(target.iterdir())}
+    contents: dict[str, bytes | memoryview] = {
+        WEIGHTS: weights_bytes(checkpoint.weights),
+        OPTIMISER: optimiser.getbuffer(),
+    }
+    for name, content in contents.items():
+        (target / name).write_bytes(content)
     card = {
         "format": FORMAT,
         "epoch": checkpoint.epoch,
         "config": checkpoint.config,
         "history": checkpoint.history,
-        "files": files,
+        "files": {name: {"bytes": len(part), "crc32": zlib.crc32(part)} for name, part in contents.items()},
     }
     (target / CARD).write_text(json.dumps(card, indent=1))
 

@@ -1,6 +1,10 @@
 """python -m pytest tests/trainables/test_checkpoint.py: checkpoints are whole, or passed over."""
 
+import errno
 import logging
+import resource
+import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +57,24 @@ def test_two_are_kept_and_the_best(folder: Folder) -> None:
         checkpoint.save(folder, state(epoch), best_epoch=min(epoch, 2))
     assert folder.names() == ["epoch_0002", "epoch_0004", "epoch_0005"]
     assert checkpoint.newest(folder) == "epoch_0005"
+
+
+@pytest.mark.parametrize("room_kb", [0, 8, 40])
+def test_file_that_does_not_fit_is_an_error_of_the_system(folder: Folder, room_kb: int) -> None:
+    """Otherwise a full disk would be an error of torch or safetensors like any other, and the trial count as failed."""
+    checkpoint.save(folder, state(1))
+    large = replace(state(2), weights={"weight": torch.zeros(8192)}, optimiser={"exp_avg": torch.zeros(16384)})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room_kb * 1024, before[1]))
+    try:
+        with pytest.raises(OSError) as failure:
+            checkpoint.save(folder, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert failure.value.errno == errno.EFBIG
+    assert checkpoint.newest(folder) == "epoch_0001"
 
 
 def truncate(file: Path) -> None:
