@@ -253,7 +253,8 @@ def _map_rows(
     with ray.data.DataContext.current(context):
         cores = workers or int(ray.cluster_resources().get("CPU", 1))
         parts = ray.data.from_arrow([pa.Table.from_pylist(part) for part in share_out(rows, cores)])
-        yield from parts.map(function, fn_kwargs=kwargs, num_cpus=1, concurrency=workers).iter_rows()
+        pool = ray.data.TaskPoolStrategy(size=workers)
+        yield from parts.map(function, fn_kwargs=kwargs, num_cpus=1, compute=pool).iter_rows()
 
 
 def share_out(rows: Sequence[Row], workers: int) -> list[Sequence[Row]]:
