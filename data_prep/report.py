@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.figure import contact_sheet, png
-from data_prep.schema import REASONS, SPLITS
+from data_prep.schema import REASONS, REPAIRS, SPLITS
 from data_prep.shards import ShardFolder, check_leaks
 
 SMALL_PX = 4.0
@@ -28,7 +28,7 @@ h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin: 1.8em 0 .5em; border-bot
 table { border-collapse: collapse; margin: .4em 1.6em .4em 0; display: inline-table; vertical-align: top }
 th, td { padding: .15em .7em; text-align: right; border-bottom: 1px solid #e6eaee } th { font-weight: 600 }
 td:first-child, th:first-child { text-align: left } img { max-width: 100% } .bad { color: #b3261e; font-weight: 600 }
-.good { color: #1b6e3c } code { background: #f2f4f6; padding: 0 .25em } .wide td { text-align: left }
+.good { color: #1b6e3c } code { background: #f2f4f6; padding: 0 .25em } .wide td, .wide th { text-align: left }
 """
 
 
@@ -133,7 +133,7 @@ def _log(shards: ShardFolder, file: str, column: str) -> str:
     counts = reason_counts(shards, file, column)
     if counts.empty:
         return "<p>Nothing.</p>"
-    rows = [(code, count, REASONS.get(str(code), "")) for code, count in counts.items()]
+    rows = [(code, count, (REASONS | REPAIRS).get(str(code), "")) for code, count in counts.items()]
     summary = pd.DataFrame(rows, columns=["code", "count", "meaning"]).set_index("code")
     log = pd.read_csv(io.BytesIO(shards.folder.read_bytes(file)), dtype=str, keep_default_na=False)
     detail = _html(log[["sample_id", column, "path"]].head(200).set_index("sample_id"), wide=True)

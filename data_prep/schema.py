@@ -74,11 +74,14 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Repaired:
-    """An input that was put right by a stated rule and kept."""
+    """An input that was put right and kept. `repair` begins with one of `REPAIRS`, then a colon and the detail."""
 
     path: str
     sample_id: str
     repair: str
+
+    def __post_init__(self) -> None:
+        assert self.repair.split(":")[0] in REPAIRS, self.repair
 
 
 REASONS = {
@@ -100,6 +103,16 @@ REASONS = {
     "bad_row": "the CSV row cannot be understood",
 }
 """Every reason for which an input is left out."""
+
+
+REPAIRS = {
+    "newline_in_path": "file names of a CSV held a line feed, which was taken out",
+    "no_description": "the header does not say whether a file is film, mask or crop; decided by its content",
+    "wrong_description": "the header calls a file film, mask or crop and it is another; decided by its content",
+    "mask_rescaled": "a mask of another size than its film was brought to the film's size",
+    "lesions_left_out": "some of a film's lesions have no usable mask; the film is kept with the others",
+    "box_missed_lesion": "the breast's box would have cut off a lesion; the whole film is shown",
+}
 
 
 class ReadError(ValueError):
