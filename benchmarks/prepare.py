@@ -1,7 +1,7 @@
 """Images per second of a build, beside what the machine could do at most and what simpler ways do.
 
     python -m benchmarks.prepare                        # 200 films of 4,600 x 2,700 (8 GB), made once in --films
-    python -m benchmarks.prepare --repeat 4             # each prepared four times: what the start of a build hides less
+    python -m benchmarks.prepare --repeat 4             # each prepared four times: the start weighs less
     python -m benchmarks.prepare --memory 200 2000      # peak memory over all processes, for each number of images
     python -m benchmarks.prepare --count 40 --rows 1200 # quick look
 

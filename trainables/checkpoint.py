@@ -87,10 +87,12 @@ def newest(folder: Folder) -> str | None:
 
 def load(folder: Folder, name: str) -> Checkpoint:
     """Read a checkpoint, on the CPU. Raises ValueError if it is damaged."""
-    if problem := _damage(folder, name):
-        raise ValueError(f"{folder}/{name} is no whole checkpoint: {problem}")
-    card = folder.read_json(f"{name}/{CARD}")
+    if not folder.complete(name):
+        raise ValueError(f"{folder}/{name} is no whole checkpoint: it was cut off, or was never there")
     with _local(folder, name) as path:
+        if problem := _damage_at(path):
+            raise ValueError(f"{folder}/{name} is no whole checkpoint: {problem}")
+        card = json.loads((path / CARD).read_text())
         weights = safetensors.torch.load_file(path / WEIGHTS)
         optimiser = torch.load(path / OPTIMISER, map_location="cpu", weights_only=True)
     return Checkpoint(
@@ -136,10 +138,18 @@ def _damage(folder: Folder, name: str) -> str:
     if not folder.complete(name):
         return "it was cut off"
     try:
-        card = folder.read_json(f"{name}/{CARD}")
-        expected = {file: (facts["bytes"], facts["crc32"]) for file, facts in card["files"].items()}
         with _local(folder, name) as path:
-            found = {file: ((path / file).stat().st_size, _crc32(path / file)) for file in expected}
+            return _damage_at(path)
+    except OSError as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _damage_at(path: Path) -> str:
+    """What is wrong with the files of a checkpoint on this machine's disk, or an empty string."""
+    try:
+        card = json.loads((path / CARD).read_text())
+        expected = {file: (facts["bytes"], facts["crc32"]) for file, facts in card["files"].items()}
+        found = {file: ((path / file).stat().st_size, _crc32(path / file)) for file in expected}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return (
