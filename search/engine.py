@@ -293,16 +293,16 @@ class Engine:
             self._count_failures(ending)
 
     def _see(self, name: str, row: Mapping[str, Any]) -> None:
-        """Note an epoch for the console and the log."""
+        """Note an epoch for the console, with the best value so far, and for the log, with its own beside."""
         seen, objective = self.seen[name], self.config.objective[0].metric
         epoch = int(row["epoch"])
-        seen.epoch, seen.slot_s, seen.value = (
-            epoch,
-            float(row.get("slot_s", 0.0)),
-            self._values(name, self.running[name].info)[0],
-        )
+        best = self._values(name, self.running[name].info)[0]
+        seen.epoch, seen.slot_s, seen.value = epoch, float(row.get("slot_s", 0.0)), best
         seen.rung = max((rung for rung in self.rungs.epochs if rung <= epoch), default=0)
-        LOG.info("%s  epoch %d/%d  %s %.4f  (%.1f s)", name, epoch, seen.epochs, objective, seen.value, seen.slot_s)
+        own = f"{float(row[objective]):.4f}, " if objective in row else ""
+        LOG.info(
+            "%s  epoch %d/%d  %s %sbest %.4f  (%.1f s)", name, epoch, seen.epochs, objective, own, best, seen.slot_s
+        )
 
     def _write_status(self, order: TrialOrder, ending: Ending, *, epochs: int) -> None:
         record = TrialRecord(Folder(order.folder))

@@ -36,6 +36,15 @@ def test_pruned_trials_are_pruned_in_optuna_with_all_their_values(study):
         assert trial.user_attrs["reason"]
 
 
+def test_log_tells_an_epochs_own_value_beside_the_best(study, caplog):
+    with caplog.at_level("INFO", "mammosearch"):
+        engine = study()
+    line = next(text for text in caplog.messages if text.startswith("0000  epoch 4/4"))
+    own = [row["val_dice"] for row in engine.record("0000", final=False).metrics()]
+    assert own[3] < max(own), "the last epoch must not be the best"
+    assert f"val_dice {own[3]:.4f}, best {max(own):.4f} " in line
+
+
 @pytest.mark.parametrize("slots", [1, 2, 4])
 def test_same_seed_and_slots_give_the_same_study_whatever_the_timing(study, slots):
     first, second = (study(f"s{seed}", slots=slots, order_seed=seed) for seed in (1, 2))
