@@ -53,6 +53,7 @@ def test_a_precision_of_the_configuration_overrides_the_pools():
     assert predict_memory(config, image_size_px=SIZE_PX, precision="bf16") == predict(batch_size=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_real_step_needs_what_was_predicted(precision: str):
     config = TrialConfig(encoder="mobilenet", batch_size=16)

@@ -97,12 +97,14 @@ def assert_contract(model: nn.Module, size_px: int, tmp_path: Path) -> None:
         assert torch.equal(model(image_B1HW), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", PAPER_ENCODERS)
 def test_the_papers_models_train(encoder: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     assert_contract(build_model(encoder=encoder, decoder="unet"), 32, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", [d for d in DECODERS if d not in ("dpt", "pan")])
 def test_every_decoder_trains(decoder: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
@@ -132,6 +134,7 @@ def test_every_normalisation_works_in_every_decoder_that_has_the_choice(decoder:
         assert mistakes == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "tu-swin_tiny_patch4_window7_224", "tu-convnext_atto"])
 def test_encoders_of_smp_and_timm_go_by_name(encoder: str) -> None:
     assert check_model(encoder=encoder, decoder="unet", image_size_px=64) == []

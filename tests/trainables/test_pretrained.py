@@ -45,7 +45,7 @@ def upstream_vgg19() -> dict[str, Tensor]:
     return {**state, "classifier.0.weight": torch.zeros(2, 2), "classifier.6.bias": torch.zeros(2)}
 
 
-QUICK = ("mobilenet", "densenet121", "vgg19", "inceptionv3")
+QUICK, SLOW = ("mobilenet", "vgg19"), ("densenet121", "inceptionv3", "seresnet50")
 UPSTREAM = {
     "mobilenet": upstream_mobilenet,
     "densenet121": upstream_densenet121,
@@ -64,7 +64,7 @@ def plain(key: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])", r"\1\2", key)
 
 
-@pytest.mark.parametrize("encoder", [*QUICK, pytest.param("seresnet50", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("encoder", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_all_but_the_classifier_is_loaded_from_a_local_file(encoder: str, tmp_path: Path) -> None:
     state = UPSTREAM[encoder]()
     model = build_model(encoder=encoder, decoder="unet", encoder_weights=saved(state, tmp_path / "w.safetensors"))
