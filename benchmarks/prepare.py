@@ -198,14 +198,19 @@ def _files(tasks: Sequence[ShardTask]) -> list[str]:
     return [path for t in tasks for s in t.samples for path in (s.image, *(lesion.mask for lesion in s.lesions))]
 
 
+def _warm(tasks: Sequence[ShardTask]) -> None:
+    """Have every file in the page cache."""
+    for file in set(_files(tasks)):
+        _read_bytes(file)
+
+
 def _read_bytes(file: str) -> int:
     with Path(file).open("rb", buffering=0) as stream:
         return sum(len(piece) for piece in iter(lambda: stream.read(1 << 24), b""))
 
 
 def _timed(tasks: Sequence[ShardTask], start_s: float, work: Callable[[], object]) -> Speed:
-    for file in set(_files(tasks)):
-        _read_bytes(file)
+    _warm(tasks)
     before, begun = _cpu_s(), time.perf_counter()
     work()
     work_s, cpu_s = time.perf_counter() - begun, _cpu_s() - before
@@ -227,7 +232,7 @@ def compare(samples: list[Sample], scratch: Path, *, workers: int, rounds: int, 
     settings = BuildSettings(samples_per_shard=per_shard, root=str(scratch))
     mixed = [replace(s, split="train", sample_id=sha256(s.sample_id.encode()).hexdigest()) for s in samples]
     tasks = plan(mixed, settings, "benchmark")  # in an order that leaves the slow RLE films in no one shard
-    reading_mb_per_s(tasks, workers)  # warms the page cache
+    _warm(tasks)
     size_mb, read_speed = reading_mb_per_s(tasks, workers)
     contenders: dict[str, Callable[[Path], Speed]] = {
         "loop": lambda out: measure_loop(tasks, out),

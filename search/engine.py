@@ -299,10 +299,9 @@ class Engine:
         best = self._values(name, self.running[name].info)[0]
         seen.epoch, seen.slot_s, seen.value = epoch, float(row.get("slot_s", 0.0)), best
         seen.rung = max((rung for rung in self.rungs.epochs if rung <= epoch), default=0)
-        own = f"{float(row[objective]):.4f}, " if objective in row else ""
-        LOG.info(
-            "%s  epoch %d/%d  %s %sbest %.4f  (%.1f s)", name, epoch, seen.epochs, objective, own, best, seen.slot_s
-        )
+        # Parameters, dollars and seconds an epoch are the trial's so far: no epoch has a better one.
+        own = f"{float(row[objective]):.4f}, best " if objective.startswith("val_") else ""
+        LOG.info("%s  epoch %d/%d  %s %s%.4f  (%.1f s)", name, epoch, seen.epochs, objective, own, best, seen.slot_s)
 
     def _write_status(self, order: TrialOrder, ending: Ending, *, epochs: int) -> None:
         record = TrialRecord(Folder(order.folder))

@@ -45,7 +45,7 @@ def upstream_vgg19() -> dict[str, Tensor]:
     return {**state, "classifier.0.weight": torch.zeros(2, 2), "classifier.6.bias": torch.zeros(2)}
 
 
-QUICK, SLOW = ("mobilenet", "vgg19"), ("densenet121", "inceptionv3", "seresnet50")
+QUICK = ("mobilenet", "vgg19")
 UPSTREAM = {
     "mobilenet": upstream_mobilenet,
     "densenet121": upstream_densenet121,
@@ -64,7 +64,9 @@ def plain(key: str) -> str:
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])", r"\1\2", key)
 
 
-@pytest.mark.parametrize("encoder", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize(
+    "encoder", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in UPSTREAM]
+)
 def test_all_but_the_classifier_is_loaded_from_a_local_file(encoder: str, tmp_path: Path) -> None:
     state = UPSTREAM[encoder]()
     model = build_model(encoder=encoder, decoder="unet", encoder_weights=saved(state, tmp_path / "w.safetensors"))
