@@ -36,9 +36,9 @@ format: environment
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# The README's file tree, from what each file says of itself.
+# The file tree of docs/layout.md, from what each file says of itself.
 tree: environment
-	$(BIN)/python -m tests.readme_tree
+	$(BIN)/python -m tests.file_tree
 
 environment: $(STAMP)
 

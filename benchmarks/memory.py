@@ -15,10 +15,10 @@ from itertools import accumulate
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from search.memory import predict_memory
+from search.bill.memory import predict_memory
 from trainables.config import PAPER_ENCODERS, TrialConfig
-from trainables.models import build_model
-from trainables.precision import DTYPES
+from trainables.net.models import build_model
+from trainables.step.precision import DTYPES
 
 
 def measure(config: TrialConfig, *, image_size_px: int, device: str, precision: str) -> int:

@@ -5,7 +5,7 @@
     python -m benchmarks.prepare --memory 200 2000      # peak memory over all processes, for each number of images
     python -m benchmarks.prepare --count 40 --rows 1200 # quick look
 
-Contenders, all with `data_prep.prepare.prepare_sample` for each film and one thread a process:
+Contenders, all with `data_prep.shape.prepare.prepare_sample` for each film and one thread a process:
 
     limit     a plain loop in this process, times the number of cores
     loops     one plain loop a core at the same time: what the memory and caches of the machine leave of the limit
@@ -51,12 +51,12 @@ import ray.data
 
 from cluster.storage import Folder
 from data_prep.build import SOURCES, warm_up, write_shards
-from data_prep.dicom import read_image, read_mask
-from data_prep.geometry import find_geometry
-from data_prep.normalise import normalised_sample
-from data_prep.phantom import is_made, write_phantoms
+from data_prep.phantom.patients import is_made, write_phantoms
 from data_prep.plan import plan
+from data_prep.read.dicom import read_image, read_mask
 from data_prep.schema import BuildSettings, PhantomSettings, Sample
+from data_prep.shape.geometry import find_geometry
+from data_prep.shape.normalise import normalised_sample
 from data_prep.write import ShardTask, write_shard
 
 FILMS_PER_PATIENT = 2.5

@@ -33,13 +33,13 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import PAPER_ENCODERS, TrialConfig
-from trainables.encoders import PAPER_TO_SMP
-from trainables.losses import segmentation_loss
-from trainables.models import build_model, meta_model
-from trainables.place import Place, default_device
-from trainables.precision import DTYPES, Precision, best_precision
+from trainables.net.encoders import PAPER_TO_SMP
+from trainables.net.models import build_model, meta_model
+from trainables.net.vision_ops import smp
+from trainables.step.losses import segmentation_loss
+from trainables.step.place import Place, default_device
+from trainables.step.precision import DTYPES, Precision, best_precision
 from trainables.trial import TrialData, TrialSession
-from trainables.vision_ops import smp
 
 AIM_HAND_WRITTEN = 0.97
 

@@ -33,10 +33,10 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.pools import Pool
 from cluster.storage import Folder
-from search.config import StudyConfig
 from search.console import study_log
 from search.engine import Engine
 from search.sampling import lag_of
+from search.settings.config import StudyConfig
 from search.study import run_trials
 from trainables.config import TrialConfig
 from trainables.on_ray import Slot

@@ -1,9 +1,9 @@
 """Clusters: check a cluster file, the GPUs and the storage; send a study to a cluster and bring its tables back.
 
-    python -m cluster.run check cluster/gcp.yaml --space configs/paper.yaml   the file, and the pools of a study
+    python -m cluster.run check cluster/files/gcp.yaml --space configs/paper.yaml   the file, and the pools of a study
     python -m cluster.run check --gpus                                       the GPUs of this machine, and its torch
     python -m cluster.run check --storage s3://bucket/folder                 write, read, list and delete there
-    python -m cluster.run launch cluster/gcp.yaml --space STUDY --out URI    submit, follow, and print the tables
+    python -m cluster.run launch cluster/files/gcp.yaml --space STUDY --out URI    submit, follow, and print the tables
 
 Exit status: 0 all is well, 1 it failed, 2 a mistake in what was asked for.
 """
@@ -73,7 +73,7 @@ def launch(
 
 
 def _check_file(file: Path, space: Path | None) -> None:
-    from cluster.check import check_file, pools_of
+    from cluster.check.cluster_file import check_file, pools_of
 
     pools = pools_of(space) if space is not None else None
     for note in check_file(file, pools=pools):
@@ -97,8 +97,8 @@ def _check_gpus() -> None:
 
 
 def _check_storage(uri: str) -> None:
+    from cluster.check.storage import check_storage
     from cluster.storage import Folder
-    from cluster.storage_check import check_storage
 
     check_storage(Folder(uri), tell=print)
     print(f"{uri} can be written, read, listed and deleted")

@@ -25,8 +25,9 @@ import pyarrow as pa
 import ray.data
 
 from cluster.storage import Folder
-from data_prep import cbis_ddsm, pairs, phantom
+from data_prep.find import cbis_ddsm, pairs
 from data_prep.finish import Source, clean, finish
+from data_prep.phantom import patients as phantom
 from data_prep.plan import PLACES, plan, shaping_settings, source_sha256
 from data_prep.schema import SPLITS, BuildSettings, DatasetCard, Found
 from data_prep.shards import CARD, cache_root, read_card

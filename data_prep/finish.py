@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from cluster.storage import Folder
 from data_prep.plan import shaping_settings, versions
-from data_prep.prepare import image_columns
 from data_prep.schema import SCHEMA_VERSION, SPLITS, BuildSettings, DatasetCard, Rejected, Repaired, ShardFile
+from data_prep.shape.prepare import image_columns
 from data_prep.shards import CARD, check_leaks
 from data_prep.write import BUILDING, Film, ShardReport, describe_file, place, scratch_folder, shard_schema, write_rows
 

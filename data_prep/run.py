@@ -102,8 +102,8 @@ def build(  # noqa: PLR0913 - one option a setting
     with _mistakes():
         wanted = _settings(settings, given)
         from data_prep.build import build as build_shards
-        from data_prep.progress import console_progress
-        from data_prep.show import card_text
+        from data_prep.look.progress import console_progress
+        from data_prep.look.show import card_text
 
         folder = out or f"shards/{wanted.source}"
         with console_progress() as progress:
@@ -117,8 +117,8 @@ def inspect(
     sheet: Annotated[Path | None, typer.Option(help="Where to write the contact sheet (PNG).")] = None,
 ) -> None:
     """Print the card, the counts and the rejects; write a contact sheet; verify every checksum."""
+    from data_prep.look.show import inspection, write_sheet
     from data_prep.shards import open_shards
-    from data_prep.show import inspection, write_sheet
 
     with _mistakes():
         shards = open_shards(folder)
@@ -134,7 +134,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Where to write the page; default: <name>-quality.html.")] = None,
 ) -> None:
     """Write one HTML page about the data's quality."""
-    from data_prep.show import write_report
+    from data_prep.look.show import write_report
 
     with _mistakes():
         print(f"report: {write_report(folder, out)}")
@@ -146,7 +146,7 @@ def figure(
     out: Annotated[Path | None, typer.Option(help="Where to write the PNG; default: <film>-normalised.png.")] = None,
 ) -> None:
     """Write the paper's figure 1 of a film: original, min-max, z-score and CLAHE side by side."""
-    from data_prep.figure import normalisation_figure, png
+    from data_prep.look.figure import normalisation_figure, png
 
     with _mistakes():
         target = out or Path(f"{Path(film).stem}-normalised.png")
@@ -175,8 +175,8 @@ def amdahl(
     }
     with _mistakes():
         wanted = _settings(settings, given)
-        from data_prep import amdahl as law
-        from data_prep.progress import console_progress
+        from data_prep.look import amdahl as law
+        from data_prep.look.progress import console_progress
 
         with console_progress() as progress:
             measured = law.measure(wanted, law.worker_counts(max_workers), progress=progress)

@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.storage import Folder
-from data_prep.prepare import image_columns, prepare_sample
 from data_prep.schema import SHARD_SCHEMA, BuildSettings, Rejected, Repaired, Sample, ShardFile
+from data_prep.shape.prepare import image_columns, prepare_sample
 
 BUILDING = ".building"
 """Folder of an unfinished build's reports; gone when the card is written."""

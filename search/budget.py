@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.sections import Budget
+from search.settings.sections import Budget
 
 
 def trials_spent(budget: Budget, trials: Sequence[FrozenTrial], *, maximise: bool) -> str | None:

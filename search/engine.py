@@ -23,13 +23,13 @@ from optuna.trial import FrozenTrial, TrialState
 from cluster.pools import Pool
 from cluster.storage import Folder
 from search.budget import Spent, trials_spent
-from search.config import StudyConfig
 from search.final import winners
 from search.ledger import JOURNAL, Ledger, load_ended_trials
 from search.objectives import objective_values
 from search.orders import Orders, trial_id
 from search.pruner import Direction, Rungs
 from search.sampling import Sampling
+from search.settings.config import StudyConfig
 from search.views import Progress, Seen
 from trainables.config import TrialConfig
 from trainables.order import TrialOrder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial
 
-from search.sections import Final
+from search.settings.sections import Final
 
 
 def winners(complete: Sequence[FrozenTrial], final: Final) -> dict[str, FrozenTrial]:

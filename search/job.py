@@ -24,19 +24,19 @@ from cluster.pools import Pool
 from cluster.slots import slots_of_cluster, slots_on_machine
 from cluster.storage import Folder
 from data_prep.build import build
-from data_prep.progress import console_progress
+from data_prep.look.progress import console_progress
 from data_prep.schema import DatasetCard
 from data_prep.shards import open_shards
-from search.config import StudyConfig, load_study_config
+from search.bill.dry_run import check_models, print_dry_run
+from search.bill.placement import choose_pool
 from search.console import LOG, StudyView, study_log
-from search.dry_run import check_models, print_dry_run
 from search.engine import Engine, StudyFailedError
-from search.placement import choose_pool
-from search.provenance import STUDY, StudyInfo, check_same_study, describe, read_info
-from search.reproduce import reproduce as reproduce_trial
+from search.proof.provenance import STUDY, StudyInfo, check_same_study, describe, read_info
+from search.proof.reproduce import reproduce as reproduce_trial
+from search.proof.verify import verify_resume
 from search.sampling import lag_of
+from search.settings.config import StudyConfig, load_study_config
 from search.study import run_trials
-from search.verify import verify_resume
 from trainables.config import TrialConfig
 from trainables.order import SESSION
 from trainables.record import now

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.sections import Objective
+from search.settings.sections import Objective
 
 
 def objective_values(

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.pools import Pool
 from cluster.storage import Folder
-from search.config import StudyConfig
+from search.settings.config import StudyConfig
 from trainables.config import TrialConfig
 from trainables.order import TrialOrder
 from trainables.record import Role, TrialInfo, TrialRecord

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from tests.readme_tree import README, ROOT, in_readme, render
+from tests.file_tree import ROOT, in_layout, render
 from tests.results.example_study import write_study
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("**/*.md"), *(ROOT / "benchmarks").glob("*.md")])
@@ -45,8 +45,8 @@ def named_command(module: str, words: list[str]) -> tuple[Any, list[str]]:
     return commands[words[0]], words[1:]
 
 
-def test_the_readmes_tree_is_that_of_the_folders() -> None:
-    assert in_readme() == render(), "write it anew with `make tree`"
+def test_the_tree_of_the_layout_is_that_of_the_folders() -> None:
+    assert in_layout() == render(), "write it anew with `make tree`"
 
 
 @pytest.mark.parametrize("file", [*DOCUMENTS, *SETTINGS], ids=name)
@@ -117,7 +117,7 @@ def run_blocks(blocks: list[str], workplace: Path, monkeypatch: pytest.MonkeyPat
 def test_the_readmes_examples_run(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_blocks(python_blocks(README.read_text(encoding="utf-8")), workplace, monkeypatch)
+    run_blocks(python_blocks((ROOT / "README.md").read_text(encoding="utf-8")), workplace, monkeypatch)
     printed = capsys.readouterr().out
     assert "35052097" in printed
     assert "-1.0" in printed

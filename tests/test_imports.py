@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.readme_tree import ROOT, comment
+from tests.file_tree import ROOT, comment
 
 PACKAGES = ("cluster", "data_prep", "trainables", "search", "results")
-MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).glob("*.py"))
+MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 COMMANDS = sorted(f"{package}.run" for package in PACKAGES if (ROOT / package / "run.py").exists())
 HEAVY = ("ray", "torch", "optuna", "segmentation_models_pytorch", "timm", "torchvision", "matplotlib")
 

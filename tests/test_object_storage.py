@@ -15,7 +15,7 @@ import results
 from cluster.storage import Folder
 from search.ledger import JOURNAL, JournalCopy, open_journal
 from tests.cluster.object_store import BUCKET, ENVIRONMENT, Line, server
-from tests.readme_tree import ROOT
+from tests.file_tree import ROOT
 
 SPACE = f"""
 data:

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.readme_tree import ROOT
+from tests.file_tree import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
@@ -33,8 +33,8 @@ def test_pins_are_exact_and_name_no_place_and_no_build() -> None:
 
 def test_the_five_packages_are_what_is_installed() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-    packages = {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
-    assert set(setuptools["packages"]) == packages
+    found = {name for pattern in setuptools["packages"]["find"]["include"] for name in [pattern.rstrip("*")]}
+    assert found == {file.parent.name for file in ROOT.glob("*/__init__.py")} - {"tests"}
 
 
 def test_no_dependency_has_the_name_of_one_of_our_packages() -> None:

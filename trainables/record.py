@@ -6,7 +6,7 @@
          test.json        measures on the test split (finals only)
          examples.npz     a few test samples with what the model predicts for them (finals only)
          log.txt          what happened to it, with the time
-         checkpoint/      trainables/checkpoint.py
+         checkpoint/      trainables/step/checkpoint.py
 """
 
 from __future__ import annotations

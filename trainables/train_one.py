@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from cluster.storage import Folder
 from trainables.config import TrialConfig
-from trainables.place import Place, default_device
 from trainables.record import TrialInfo, TrialRecord, TrialStatus, now
+from trainables.step.place import Place, default_device
 from trainables.trial import NonFiniteLoss, Row, TrialData, TrialSession, untrained_measures
 
 

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cluster.storage import Folder
-from trainables import checkpoint, loop
-from trainables.checkpoint import Checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Samples, Split, TrialData
-from trainables.loop import Batches, NonFiniteLoss
-from trainables.models import build_model, meta_model, parameter_count, unused_parameters
-from trainables.optimisers import build_optimiser
-from trainables.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
-from trainables.precision import best_precision, check_precision
+from trainables.net.models import build_model, meta_model, parameter_count, unused_parameters
+from trainables.step import checkpoint, loop
+from trainables.step.checkpoint import Checkpoint
+from trainables.step.loop import Batches, NonFiniteLoss
+from trainables.step.optimisers import build_optimiser
+from trainables.step.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
+from trainables.step.precision import best_precision, check_precision
 
 __all__ = ["NonFiniteLoss", "Place", "Samples", "TrialData", "TrialSession", "run_trial", "untrained_measures"]
 

@@ -20,8 +20,8 @@ from data_prep import shards
 from data_prep.schema import Normalisation
 from trainables.config import TrialConfig
 from trainables.order import DISK_FULL, SESSION, ErrorKind, TrialError, TrialOrder, short_reason
-from trainables.place import HOST_ALLOCATION_FAILED
 from trainables.record import Examples, TrialRecord
+from trainables.step.place import HOST_ALLOCATION_FAILED
 from trainables.trial import Place, TrialData, TrialSession
 
 

@@ -20,7 +20,7 @@ from cluster.session import free_port, slot_resource
 import pytest
 
 import results
-from tests.readme_tree import ROOT
+from tests.file_tree import ROOT
 
 HEAD_ID = "f" * 51 + "0" * 5
 SPACE = """

@@ -8,19 +8,19 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cluster.check import ClusterFileError, check_file, pools_of
+from cluster.check.cluster_file import ClusterFileError, check_file, pools_of
 from cluster.gpu import Gpu, advice, supports
 from cluster.run import app
-from tests.readme_tree import ROOT
+from tests.file_tree import ROOT
 
-FILES = sorted((ROOT / "cluster").glob("*.yaml"))
+FILES = sorted((ROOT / "cluster" / "files").glob("*.yaml"))
 RAY_FILES = [file for file in FILES if file.stem != "kuberay"]
 PAPER = ROOT / "configs" / "paper.yaml"
 
 
 def planted(tmp_path: Path, file: str, old: str, new: str) -> Path:
     """A copy of a shipped file in which the first `old` is `new`."""
-    text = (ROOT / "cluster" / file).read_text()
+    text = (ROOT / "cluster" / "files" / file).read_text()
     assert old in text, f"{file} no longer has {old!r}"
     copied = tmp_path / file
     copied.write_text(text.replace(old, new, 1))
@@ -49,12 +49,12 @@ def test_every_shipped_file_passes_the_check_and_says_what_to_fill_in(file: Path
 def test_the_papers_pools_can_be_made(file: str) -> None:
     pools = pools_of(PAPER)
     assert [pool.name for pool in pools] == ["p100", "t4x2"]
-    check_file(ROOT / "cluster" / file, pools=pools)
+    check_file(ROOT / "cluster" / "files" / file, pools=pools)
 
 
 def test_a_cluster_without_p100_is_told_from_the_study(tmp_path: Path) -> None:
     with pytest.raises(ClusterFileError, match="no machine can make a slot of pool p100"):
-        check_file(ROOT / "cluster" / "aws.yaml", pools=pools_of(PAPER))
+        check_file(ROOT / "cluster" / "files" / "aws.yaml", pools=pools_of(PAPER))
 
 
 MISTAKES = [
@@ -183,7 +183,7 @@ def test_the_command_says_what_is_wrong_and_exits_with_2(tmp_path: Path) -> None
     result = CliRunner().invoke(app, ["check", str(copied)])
     assert result.exit_code == 2
     assert f"{copied}:12  max_worker: unknown key" in result.output
-    good = CliRunner().invoke(app, ["check", str(ROOT / "cluster" / "gcp.yaml"), "--space", str(PAPER)])
+    good = CliRunner().invoke(app, ["check", str(ROOT / "cluster" / "files" / "gcp.yaml"), "--space", str(PAPER)])
     assert good.exit_code == 0, good.output
     assert "makes the pools p100, t4x2" in good.output
     assert CliRunner().invoke(app, ["check"]).exit_code == 2

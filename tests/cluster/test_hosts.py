@@ -17,7 +17,7 @@ from cluster.storage import Folder
 from data_prep.build import build
 from data_prep.schema import BuildSettings, PhantomSettings
 from tests.cluster.object_store import BUCKET, ENVIRONMENT, server
-from tests.readme_tree import ROOT
+from tests.file_tree import ROOT
 
 SPACE = f"""
 data: {{ shards: "s3://{BUCKET}/shards" }}

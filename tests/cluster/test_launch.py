@@ -8,7 +8,7 @@ import pytest
 
 from cluster.launch import LaunchError, launch, submission
 
-FILE, SPACE = Path("cluster/gcp.yaml"), Path("configs/paper.yaml")
+FILE, SPACE = Path("cluster/files/gcp.yaml"), Path("configs/paper.yaml")
 
 
 class Recorder:
@@ -27,9 +27,9 @@ def test_code_settings_study_and_tables_in_this_order() -> None:
     run = Recorder()
     launch(FILE, space=SPACE, out="gs://bucket/runs/paper", run=run)
     first, settings, study, table = run.commands
-    assert first == ["ray", "rsync-up", "cluster/gcp.yaml"]
+    assert first == ["ray", "rsync-up", "cluster/files/gcp.yaml"]
     assert settings[-2:] == ["configs/paper.yaml", "~/mammosearch/paper.yaml"]
-    assert study[:3] == ["ray", "exec", "cluster/gcp.yaml"]
+    assert study[:3] == ["ray", "exec", "cluster/files/gcp.yaml"]
     assert "python -m search.run --space paper.yaml --out gs://bucket/runs/paper" in study[3]
     assert "--resume" not in study[3]
     assert table[1:] == ["-m", "results.run", "table", "gs://bucket/runs/paper"]
@@ -40,7 +40,7 @@ def test_a_folder_that_only_the_cluster_sees_is_copied_first(tmp_path: Path, mon
     run = Recorder()
     launch(FILE, space=SPACE, out="/mnt/shared/runs/mine", resume=True, max_usd=2.5, run=run)
     assert run.commands[2][3].endswith("--max-usd 2.5 --resume")
-    assert run.commands[3] == ["ray", "rsync-down", "cluster/gcp.yaml", "/mnt/shared/runs/mine/", "runs/mine/"]
+    assert run.commands[3] == ["ray", "rsync-down", "cluster/files/gcp.yaml", "/mnt/shared/runs/mine/", "runs/mine/"]
     assert run.commands[4][-1] == "runs/mine"
 
 

@@ -13,7 +13,7 @@ from cluster.session import slot_resource
 import pytest
 
 import results
-from tests.readme_tree import ROOT
+from tests.file_tree import ROOT
 
 SPACE = """
 data:

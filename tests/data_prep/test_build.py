@@ -23,10 +23,10 @@ import pytest
 from cluster.storage import Folder
 from data_prep import write
 from data_prep.build import MOST_ROWS, BuildProgress, build, share_out
-from data_prep.geometry import Geometry
 from data_prep.plan import plan, source_sha256
-from data_prep.prepare import prepare_sample
 from data_prep.schema import Lesion, Sample
+from data_prep.shape.geometry import Geometry
+from data_prep.shape.prepare import prepare_sample
 from data_prep.shards import open_shards
 from tests.data_prep.small_pairs import contents, draw_film, draw_lesion, settings_for, write_pairs
 

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.cbis_ddsm import find_samples, read_case_csvs
-from data_prep.dicom import read_header, read_mask, read_pixels
-from data_prep.file_index import read_batch
-from data_prep.phantom import write_phantoms
+from data_prep.find.cbis_ddsm import find_samples, read_case_csvs
+from data_prep.find.index import read_batch
+from data_prep.phantom.patients import write_phantoms
+from data_prep.read.dicom import read_header, read_mask, read_pixels
 from data_prep.schema import BuildSettings, Found, ReadError, Sample
 from tests.data_prep.trees import SHARED, SMALL_TREE, files_of, reasons, repairs
 
@@ -289,7 +289,7 @@ def test_records_travel_to_other_processes(classic):
     import pickle
 
     from cluster.storage import Folder
-    from data_prep.file_index import list_files
+    from data_prep.find.index import list_files
 
     files, _ = list_files(Folder(classic))
     records = pickle.loads(pickle.dumps(read_batch))(files[:5])

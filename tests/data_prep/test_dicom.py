@@ -8,9 +8,9 @@ import pydicom.data
 import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from data_prep import dicom
-from data_prep.codestream import decode_rle
-from data_prep.dicom import HeaderError, read_header, read_image, read_mask, read_pixels, read_shape
+from data_prep.read import dicom
+from data_prep.read.codestream import decode_rle
+from data_prep.read.dicom import HeaderError, read_header, read_image, read_mask, read_pixels, read_shape
 from data_prep.schema import ReadError
 from tests.data_prep.jpeg_lossless import encode_jpeg_lossless
 from tests.data_prep.trees import SHARED, compress, rewrite, write_dicom

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import RLELossless
 
-from data_prep.dicom import read_header, read_image, read_pixels
+from data_prep.read.dicom import read_header, read_image, read_pixels
 from data_prep.schema import REASONS, ReadError
 from tests.data_prep.trees import compress, write_dicom
 

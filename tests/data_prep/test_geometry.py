@@ -9,8 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.dicom import read_image
-from data_prep.geometry import Box, Geometry, chest_wall_side, find_breast_box, find_geometry, keep_area, lesion_box
+from data_prep.read.dicom import read_image
+from data_prep.shape.geometry import (
+    Box,
+    Geometry,
+    chest_wall_side,
+    find_breast_box,
+    find_geometry,
+    keep_area,
+    lesion_box,
+)
 
 FILMS = Path(__file__).parents[3] / "shared" / "data" / "cbis_ddsm_dicom_small"
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.geometry import find_geometry
-from data_prep.normalise import NORMALISATIONS, clahe, minmax, normalised_sample, normalised_samples, zscore
+from data_prep.shape.geometry import find_geometry
+from data_prep.shape.normalise import NORMALISATIONS, clahe, minmax, normalised_sample, normalised_samples, zscore
 from tests.data_prep.test_geometry import draw_breast
 
 

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.dicom import read_mask
-from data_prep.pairs import find_samples
+from data_prep.find.pairs import find_samples
+from data_prep.read.dicom import read_mask
 from data_prep.schema import BuildSettings, Found
 from data_prep.split import assign_splits
 from tests.data_prep.trees import SHARED, reasons, repairs, write_dicom

@@ -9,10 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from data_prep import phantom
-from data_prep.dicom import read_header, read_mask, read_pixels
-from data_prep.phantom import write_phantoms
-from data_prep.phantom_film import FilmPlan, LesionPlan, draw_film
+from data_prep.phantom import patients as phantom
+from data_prep.phantom.film import FilmPlan, LesionPlan, draw_film
+from data_prep.phantom.patients import write_phantoms
+from data_prep.read.dicom import read_header, read_mask, read_pixels
 from data_prep.schema import BuildSettings, PhantomSettings
 
 SMALL = PhantomSettings(patients=5, rows=160, seed=3)

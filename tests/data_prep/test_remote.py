@@ -5,9 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from data_prep.cbis_ddsm import find_samples
-from data_prep.dicom import read_mask, read_pixels
-from data_prep.phantom import write_phantoms
+from data_prep.find.cbis_ddsm import find_samples
+from data_prep.phantom.patients import write_phantoms
+from data_prep.read.dicom import read_mask, read_pixels
 from data_prep.schema import BuildSettings, ReadError
 from tests.data_prep.trees import SMALL_TREE
 

@@ -10,9 +10,9 @@ import re
 import numpy as np
 import pytest
 
-from data_prep.amdahl import Measured, amdahl, fit_share, measure, to_text, worker_counts
 from data_prep.build import build
-from data_prep.report import lesion_table, quality_report
+from data_prep.look.amdahl import Measured, amdahl, fit_share, measure, to_text, worker_counts
+from data_prep.look.report import lesion_table, quality_report
 from data_prep.shards import open_shards
 from tests.data_prep.small_pairs import settings_for, write_pairs
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.cbis_ddsm import read_case_csvs
+from data_prep.find.cbis_ddsm import read_case_csvs
 from data_prep.schema import BuildSettings, Sample
 from data_prep.split import assign_splits
 from tests.data_prep.trees import SHARED

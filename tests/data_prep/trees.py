@@ -9,7 +9,7 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from data_prep.dicom import read_header
+from data_prep.read.dicom import read_header
 from data_prep.schema import Found, PhantomSettings
 
 SHARED = Path(__file__).parents[2].parent / "shared"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.storage import Folder
-from search.provenance import StudyInfo
+from search.proof.provenance import StudyInfo
 from trainables.config import TrialConfig
 from trainables.record import Examples, Role, Status, TrialInfo, TrialRecord, TrialStatus
 

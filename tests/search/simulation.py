@@ -8,9 +8,9 @@ from pathlib import Path
 
 from cluster.pools import Pool
 from cluster.storage import Folder
-from search.config import StudyConfig
 from search.engine import FINISHED, WAIT, Ending, Engine
 from search.sampling import lag_of
+from search.settings.config import StudyConfig
 from trainables.record import TrialRecord, TrialStatus
 
 POOL = Pool(name="cpu", cpus_per_worker=1, usd_per_hour=3.6)

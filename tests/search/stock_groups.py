@@ -29,9 +29,9 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.util import placement_group_table
 
 from cluster.storage import Folder
-from search.config import StudyConfig
 from search.engine import Engine
 from search.sampling import lag_of
+from search.settings.config import StudyConfig
 from search.study import run_trials
 from tests.search.studies import ROOT, settings
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.problems import Problem
-from cluster.yaml_lines import parse
-from search.config import StudyConfig, StudyConfigError, load_study_config
+from cluster.settings.problems import Problem
+from cluster.settings.yaml_lines import parse
+from search.settings.config import StudyConfig, StudyConfigError, load_study_config
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = "data: {shards: shards/x}\nspace: {encoder: [vgg19, mobilenet]}\n"

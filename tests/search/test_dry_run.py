@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from search.config import StudyConfigError, load_study_config
-from search.dry_run import dry_run, expected_epochs, print_dry_run, show
+from search.bill.dry_run import dry_run, expected_epochs, print_dry_run, show
+from search.settings.config import StudyConfigError, load_study_config
 
 STUDY = """\
 data:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from search.memory import Architecture, flops_per_image, parameters, predict_memory
+from search.bill.memory import Architecture, flops_per_image, parameters, predict_memory
 from trainables.config import TrialConfig
-from trainables.models import build_model
+from trainables.net.models import build_model
 
 SIZE_PX = 64
 

@@ -3,9 +3,9 @@
 import pytest
 
 from cluster.pools import SHIPPED, Pool
-from search.placement import Fit, PlacementError, choose_pool, shapes
-from search.sections import Placement
-from search.space import Axis, Space
+from search.bill.placement import Fit, PlacementError, choose_pool, shapes
+from search.settings.sections import Placement
+from search.settings.space import Axis, Space
 from trainables.config import PAPER_ENCODERS, TrialConfig
 
 PAPER_RULE = Placement(rule="by_size", up_to_million={"t4x2": None, "p100": 20})

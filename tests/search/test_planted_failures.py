@@ -17,9 +17,9 @@ from cluster.session import connect
 
 from cluster.storage import Folder
 from data_prep.build import build
-from search.config import StudyConfig
 from search.engine import Engine
 from search.sampling import lag_of
+from search.settings.config import StudyConfig
 from search.study import run_trials
 from tests.search.studies import ENCODER, processes_below, run, settings, trials_of, wait_until, write_settings
 from tests.trainables.fakes import without_times

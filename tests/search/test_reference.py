@@ -7,11 +7,11 @@ import jsonschema
 import pytest
 import yaml
 
-from search.config import StudyConfig, StudyConfigError, load_study_config
-from search.reference import DOCS_FILE, ROOT, SCHEMA_FILE, json_schema, with_reference
+from search.settings.config import StudyConfig, StudyConfigError, load_study_config
+from search.settings.reference import DOCS_FILE, ROOT, SCHEMA_FILE, json_schema, with_reference
 
 FILES = [ROOT / "nas.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
-RENEW = "run `python -m search.reference`"
+RENEW = "run `python -m search.settings.reference`"
 
 
 def test_the_schema_is_current():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from search.space import AXES, Axis, Space
+from search.settings.space import AXES, Axis, Space
 from trainables.config import PAPER_ENCODERS, TrialConfig
 
 

@@ -23,9 +23,9 @@ from tests.search.stock import ENGINES, EPOCHS, Experiment
 from tests.search.studies import finish, kill_tree, spawn, trials_of
 from tests.trainables.fakes import without_times
 from tests.trainables.test_ddp import assert_same_measures
-from trainables import checkpoint
 from trainables.config import TrialConfig
 from trainables.record import TrialRecord
+from trainables.step import checkpoint
 from trainables.trial import Place, TrialData, run_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

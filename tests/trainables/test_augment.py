@@ -3,8 +3,8 @@
 import torch
 
 from tests.trainables.fakes import small_config
-from trainables.augment import Augmentation, _grid, apply, draw
 from trainables.config import TrialConfig
+from trainables.step.augment import Augmentation, _grid, apply, draw
 
 CPU = torch.device("cpu")
 PLAIN = {"rotation_degrees": 0, "flip_horizontal": False, "brightness": 0, "contrast": 0}

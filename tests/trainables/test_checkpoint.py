@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from cluster.storage import Folder
-from trainables import checkpoint
-from trainables.checkpoint import Checkpoint
+from trainables.step import checkpoint
+from trainables.step.checkpoint import Checkpoint
 
 
 def state(epoch: int) -> Checkpoint:

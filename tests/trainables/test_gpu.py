@@ -8,7 +8,7 @@ import torch
 
 from cluster.storage import Folder
 from tests.trainables.fakes import disc_data, small_config
-from trainables.precision import best_precision
+from trainables.step.precision import best_precision
 from trainables.trial import Place, TrialSession, run_trial
 
 pytestmark = [
@@ -47,7 +47,7 @@ def test_a_closed_session_leaves_no_memory_on_the_gpu() -> None:
 
 def test_samples_that_do_not_fit_stay_in_host_memory_and_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu = losses()
-    monkeypatch.setattr("trainables.loop.ON_DEVICE_SHARE", 0.0)
+    monkeypatch.setattr("trainables.step.loop.ON_DEVICE_SHARE", 0.0)
     assert losses() == pytest.approx(on_gpu, abs=1e-3)
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from tests.trainables.fakes import disc_data, small_config, steady_config, without_times
-from trainables.loop import epoch_order, share
-from trainables.optimisers import build_optimiser, learning_rate_factor
-from trainables.precision import best_precision, check_precision
+from trainables.step.loop import epoch_order, share
+from trainables.step.optimisers import build_optimiser, learning_rate_factor
+from trainables.step.precision import best_precision, check_precision
 from trainables.trial import NonFiniteLoss, TrialSession
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainables.losses import EPSILON, segmentation_loss, soft_dice_iou
+from trainables.step.losses import EPSILON, segmentation_loss, soft_dice_iou
 
 
 def picture(*values: float) -> torch.Tensor:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.metrics import MEASURES, MetricSums, hard_dice_iou
+from trainables.step.metrics import MEASURES, MetricSums, hard_dice_iou
 
 EMPTY, FULL, LEFT, TOP = (0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 1, 0), (1, 1, 0, 0)
 

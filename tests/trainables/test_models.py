@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainables import models
 from trainables.config import DECODERS, DECODERS_WITH_NORM, PAPER_ENCODERS
-from trainables.encoders import PAPER_TO_SMP
-from trainables.models import build_model, check_model, meta_model, parameter_count, unused_parameters
+from trainables.net import models
+from trainables.net.encoders import PAPER_TO_SMP
+from trainables.net.models import build_model, check_model, meta_model, parameter_count, unused_parameters
 
 PAPER = {
     # trainable, and with batch-norm statistics (Keras' "total")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
-from trainables.vision_ops import _declared, import_torchvision
+from trainables.net.vision_ops import _declared, import_torchvision
+from trainables.step.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
 
 
 def test_random_states_depend_on_the_numbers_given_and_nothing_else() -> None:

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from trainables.models import build_model, check_model
-from trainables.vision_ops import smp, timm
+from trainables.net.models import build_model, check_model
+from trainables.net.vision_ops import smp, timm
 
 
 def upstream_mobilenet() -> dict[str, Tensor]:

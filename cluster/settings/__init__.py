@@ -1,0 +1,1 @@
+"""Settings files: YAML with its lines, and mistakes that name their place."""

@@ -1,0 +1,1 @@
+"""Finding: a download in any layout -> samples, before any pixel is read."""

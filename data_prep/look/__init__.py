@@ -1,0 +1,1 @@
+"""Looking: pictures, pages and progress for people."""

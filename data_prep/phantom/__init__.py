@@ -1,0 +1,1 @@
+"""Phantoms: mammograms that the project makes itself."""

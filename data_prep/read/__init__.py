@@ -1,0 +1,1 @@
+"""Reading: one file -> its header, or its pixels."""

@@ -1,0 +1,375 @@
+"""A study that is not run: every model of its space built at its real size, and the bill.
+
+    print_dry_run(load_study_config("nas.yaml"), rich.console.Console())
+
+The tables come first, and then every mistake, so that a bill can be had for data that are not on this machine.
+
+Needs no GPU, no Ray and no samples: models are built on torch's meta device, memory and operations are predicted
+(`search.bill.memory`), and where the shards are not there yet their number is estimated from what would be built.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.settings.problems import Problem
+from cluster.storage import Folder
+from data_prep.schema import BuildSettings, DatasetCard
+from data_prep.shards import CARD, read_card
+from search.bill import placement
+from search.bill.memory import Architecture, flops_per_image, parameters
+from search.bill.placement import Fit, PlacementError
+from search.settings.config import StudyConfig
+from search.settings.space import AXES
+from trainables.config import TrialConfig
+from trainables.net.models import check_model
+
+CBIS_IMAGES = {"mass": (1231, 361), "calc": (1227, 284)}
+"""Kind -> images in the official training and test split of CBIS-DDSM, by its case-description files."""
+CBIS_LESIONS = {"mass": (1318, 378), "calc": (1546, 326)}
+PHANTOM_IMAGES = 2.7
+"""Images of one phantom patient on average: 35 % have both breasts, each in two views."""
+PHANTOM_LESIONS = 1.15
+"""Lesions of one phantom image on average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What would be trained on."""
+
+    folder: str
+    size_px: int
+    samples: dict[str, int] | None
+    """Split -> number; None where it cannot be known before the build."""
+    built: bool
+    """Whether the shards are there; otherwise the numbers are estimates."""
+    field_of_view: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One model on one pool."""
+
+    encoder: str
+    decoder: str
+    parameters: int
+    pool: str
+    batch_sizes: tuple[int, ...]
+    need_gb: tuple[float, ...]
+    """Predicted peak memory of one worker, for each batch size."""
+    limit_gb: float | None
+    """What a worker of the pool has."""
+    epoch_s: float | None
+    """Predicted seconds of an epoch, validation included."""
+    epoch_usd: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One line of the bill: baselines, search or finals."""
+
+    name: str
+    trials: int
+    epochs: float
+    """Expected epochs of all of them, after pruning."""
+    slot_h: float | None
+    usd: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What a study would do and cost."""
+
+    name: str
+    out: str
+    data: Data
+    size: int | None
+    """Different trials in the space; None: endless."""
+    rungs: tuple[int, ...]
+    rows: tuple[Row, ...]
+    parts: tuple[Part, ...]
+    notes: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    """What would keep the study from running."""
+
+    @property
+    def usd(self) -> float:
+        """The bill."""
+        return sum(part.usd or 0.0 for part in self.parts)
+
+
+def print_dry_run(config: StudyConfig, console: Console) -> None:
+    """Print what a study would do and cost.
+
+    Raises:
+        StudyConfigError: after the tables, with every mistake that was found, with file, line and key.
+    """
+    report = dry_run(config)
+    show(report, console)
+    if report.problems:
+        raise config.error(list(report.problems))
+
+
+def dry_run(config: StudyConfig) -> DryRun:
+    """Check everything that can be checked without training, and estimate. Mistakes are in `problems`."""
+    data, problems = check_data(config)
+    wrong_models = check_models(config, data.size_px)
+    broken = any(problem.path[1:2] != ("encoder_weights",) for problem in wrong_models)
+    fits, unplaceable = ([], []) if broken else place_all(config, data.size_px)
+    rows = _rows(fits, data)
+    return DryRun(
+        name=config.name,
+        out=config.out,
+        data=data,
+        size=config.search_space.size(),
+        rungs=config.pruner.rungs(config.budget.epochs),
+        rows=tuple(rows),
+        parts=tuple(_bill(config, rows)),
+        notes=tuple(_notes(config, data)),
+        problems=(*problems, *wrong_models, *unplaceable),
+    )
+
+
+def check_data(config: StudyConfig) -> tuple[Data, list[Problem]]:
+    """The samples of a study, from the card if the shards are there, else from what would be built."""
+    folder, settings = Folder(config.data.folder), config.data.build
+    card = read_card(folder) if folder.exists(CARD) else None
+    if card is not None:
+        data = _data(config, card.settings, samples=dict(card.samples), built=True)
+        return data, list(_card_problems(config, card))
+    if settings is None:
+        missing = Problem(("data", "shards"), "there is no finished shard folder", "one that exists, or add data.build")
+        return _data(config, BuildSettings(), samples=None, built=False), [missing]
+    data = _data(config, settings, samples=_expected_samples(settings), built=False)
+    if settings.source != "phantom" and settings.root is not None and not Folder(settings.root).exists():
+        return data, [Problem(("data", "build", "root"), "there is no such folder", "the folder of the source's files")]
+    return data, []
+
+
+def check_models(config: StudyConfig, size_px: int) -> list[Problem]:
+    """Encoders, decoders and weights of the space that cannot be built; each combination is tried."""
+    found: list[Problem] = []
+    for i, encoder in enumerate(config.search_space.encoders()):
+        path = ("space", "encoder", "choices", i) if "encoder" in config.space else ("fixed", "encoder")
+        for decoder, norm, weights in _halves(config, encoder):
+            mistakes = check_model(
+                encoder=encoder, decoder=decoder, decoder_norm=norm, encoder_weights=weights, image_size_px=size_px
+            )
+            found += [p for text in mistakes if (p := _model_problem(config, text, path)) not in found]
+    return found
+
+
+def _model_problem(config: StudyConfig, text: str, path: tuple[str | int, ...]) -> Problem:
+    """A mistake of `check_model` at the setting that its first word names; by default at the encoder's line."""
+    name, colon, rest = text.partition(": ")
+    if colon and name in AXES and name != "encoder":
+        return Problem(("space" if name in config.space else "fixed", name), rest)
+    return Problem(path, rest if name == "encoder" else text)
+
+
+def place_all(config: StudyConfig, size_px: int) -> tuple[list[tuple[TrialConfig, Fit]], list[Problem]]:
+    """The pool of every combination of settings that matters for it, and those that have none."""
+    fits, problems = [], []
+    pools, rule = config.pools, config.placement_rule
+    for trial in placement.shapes(config.search_space):
+        try:
+            pool = placement.choose_pool(trial, pools, rule, image_size_px=size_px)
+        except PlacementError as error:
+            problems.append(Problem(("placement",) if config.placement else ("pools",), str(error)))
+            continue
+        fits.append((trial, Fit(pool, trial, size_px)))
+        if config.final.pool is not None and config.final.top:
+            on_final = Fit(config.pool(config.final.pool), trial, size_px)
+            if on_final.obstacle:
+                text = f"{trial.encoder}, batch {trial.batch_size}: {on_final.obstacle}"
+                problems.append(Problem(("final", "pool"), text, "a pool that every winner fits"))
+    return fits, problems
+
+
+def show(report: DryRun, console: Console) -> None:
+    """Print the report as tables."""
+    data = report.data
+    samples = "number unknown until built"
+    if data.samples is not None:
+        samples = ", ".join(f"{count} {split}" for split, count in data.samples.items())
+    state = "" if data.built else " (to be built; numbers are estimates)"
+    console.print(f"[bold]{report.name}[/bold] -> {report.out}")
+    console.print(f"data: {data.folder}, {data.field_of_view} view, {data.size_px} px: {samples}{state}")
+    console.print(f"space: {'endless' if report.size is None else f'{report.size} different trials'}", end="; ")
+    console.print(f"compared after epochs {', '.join(map(str, report.rungs))}" if report.rungs else "no pruning")
+    console.print(_models_table(report.rows))
+    console.print(_bill_table(report))
+    for note in report.notes:
+        console.print(note)
+
+
+def _data(config: StudyConfig, settings: BuildSettings, *, samples: dict[str, int] | None, built: bool) -> Data:
+    return Data(
+        folder=config.data.folder,
+        size_px=settings.size_px,
+        samples=samples,
+        built=built,
+        field_of_view=settings.field_of_view,
+    )
+
+
+def _card_problems(config: StudyConfig, card: DatasetCard) -> Iterator[Problem]:
+    axis = config.space.get("normalisation")
+    section = "space" if axis else "fixed"
+    for name in (axis.choices or ()) if axis else (config.search_space.constant("normalisation"),):
+        if name not in card.image_columns:
+            built = ", ".join(card.image_columns)
+            yield Problem((section, "normalisation"), f"{name} is not in the shards {config.data.folder}", built)
+
+
+def _expected_samples(settings: BuildSettings) -> dict[str, int] | None:
+    """Roughly how many samples each split would have; None for pairs, which would have to be read."""
+    if settings.source == "pairs":
+        return None
+    if settings.source == "phantom":
+        images = settings.phantom.patients * PHANTOM_IMAGES
+        images *= PHANTOM_LESIONS if settings.field_of_view == "lesion" else 1
+        train, test = 0.8 * images, 0.2 * images
+    else:
+        counts = CBIS_LESIONS if settings.field_of_view == "lesion" else CBIS_IMAGES
+        train, test = (float(sum(counts[kind][i] for kind in settings.kinds)) for i in (0, 1))
+    val = train * settings.val_fraction
+    return {"train": round(train - val), "val": round(val), "test": round(test)}
+
+
+def _halves(config: StudyConfig, encoder: str) -> list[tuple[str, str, str | None]]:
+    """The (decoder, decoder_norm, encoder_weights) that the space combines with an encoder."""
+    combinations = []
+    for name in ("decoder", "decoder_norm", "encoder_weights"):
+        axis = config.space.get(name)
+        values = list(axis.choices or ()) if axis else []
+        if axis is None or axis.when:
+            values.append(config.search_space.constant(name))
+        combinations.append(list(dict.fromkeys(values)))
+    decoders, norms, weights = combinations
+    return [(decoder, norm, weight) for decoder in decoders for norm in norms for weight in weights]
+
+
+def _rows(fits: Sequence[tuple[TrialConfig, Fit]], data: Data) -> list[Row]:
+    """One row a model and pool, its batch sizes together; the largest need of each batch size."""
+    groups: dict[tuple[str, str, str], list[tuple[TrialConfig, Fit]]] = {}
+    for trial, fit in fits:
+        groups.setdefault((trial.encoder, trial.decoder, fit.pool.name), []).append((trial, fit))
+    return [_row(group, data) for group in groups.values()]
+
+
+def _row(group: Sequence[tuple[TrialConfig, Fit]], data: Data) -> Row:
+    trial, fit = group[0]
+    batches = sorted({t.batch_size for t, _ in group})
+    epoch_s = _epoch_s(trial, fit, data)
+    return Row(
+        encoder=trial.encoder,
+        decoder=trial.decoder,
+        parameters=parameters(trial.encoder, trial.decoder, trial.decoder_norm, data.size_px),
+        pool=fit.pool.name,
+        batch_sizes=tuple(batches),
+        need_gb=tuple(max(f.need_gb for t, f in group if t.batch_size == batch) for batch in batches),
+        limit_gb=fit.pool.memory_limit_gb,
+        epoch_s=epoch_s,
+        epoch_usd=0.0 if epoch_s is None else epoch_s / 3600 * fit.pool.price,
+    )
+
+
+def _epoch_s(trial: TrialConfig, fit: Fit, data: Data) -> float | None:
+    if fit.image_s is None or data.samples is None:
+        return None
+    forward, both = flops_per_image(Architecture.of(trial, data.size_px))
+    return fit.image_s * (data.samples["train"] + data.samples["val"] * forward / both)
+
+
+def _bill(config: StudyConfig, rows: Sequence[Row]) -> Iterator[Part]:
+    """Baselines train in full; searched trials on average, as pruning lets one in `reduction_factor` pass a rung."""
+    baselines = len(config.baseline_encoders)
+    size = config.search_space.size()
+    searched = min(config.budget.trials, size if size is not None else math.inf) - baselines
+    per_trial = expected_epochs(config)
+    yield _part("baselines", baselines, baselines * config.budget.epochs, rows)
+    yield _part("search", max(0, int(searched)), max(0, searched) * per_trial, rows)
+    winners = config.final.top
+    if config.final.distinct_encoders:
+        winners = min(winners, len(config.search_space.encoders()))
+    yield _part("finals", winners, winners * config.final.epochs, rows)
+
+
+def expected_epochs(config: StudyConfig) -> float:
+    """Epochs that a searched trial trains on average, if one in `reduction_factor` passes each rung."""
+    stops = [*config.pruner.rungs(config.budget.epochs), config.budget.epochs]
+    starts = [0, *stops[:-1]]
+    return sum((b - a) / config.pruner.reduction_factor**k for k, (a, b) in enumerate(zip(starts, stops, strict=True)))
+
+
+def _part(name: str, trials: int, epochs: float, rows: Sequence[Row]) -> Part:
+    """A line of the bill at the average of the rows."""
+    known = [row for row in rows if row.epoch_s is not None]
+    if not known or len(known) < len(rows):
+        return Part(name=name, trials=trials, epochs=epochs, slot_h=None, usd=None)
+    mean_s = sum(row.epoch_s or 0.0 for row in known) / len(known)
+    mean_usd = sum(row.epoch_usd for row in known) / len(known)
+    return Part(name=name, trials=trials, epochs=epochs, slot_h=epochs * mean_s / 3600, usd=epochs * mean_usd)
+
+
+def _notes(config: StudyConfig, data: Data) -> Iterator[str]:
+    limits = {
+        "budget.hours": config.budget.hours,
+        "budget.total_epochs": config.budget.total_epochs,
+        "budget.no_gain_trials": config.budget.no_gain_trials,
+        "budget.max_usd": config.budget.max_usd,
+    }
+    if given := [f"{name} {value:g}" for name, value in limits.items() if value is not None]:
+        yield f"ends earlier if it reaches {', '.join(given)}"
+    for params in config.search_space.baselines(config.baseline_encoders):
+        trial = config.search_space.to_config(params)
+        paper = TrialConfig(encoder=trial.encoder)
+        names = ("dice_weight", "iou_weight", "batch_size")
+        if other := [f"{n} {getattr(trial, n):g}" for n in names if getattr(trial, n) != getattr(paper, n)]:
+            yield f"the baseline of {trial.encoder} differs from the paper's setting: {', '.join(other)}"
+    if data.samples is None:
+        yield "hours and dollars are unknown: the number of samples is not known before the build"
+
+
+def _models_table(rows: Sequence[Row]) -> Table:
+    table = Table(title="models at their real size", title_justify="left")
+    for name in ("encoder", "decoder", "parameters", "pool", "batch", "memory GB", "of GB", "s/epoch", "$/epoch"):
+        table.add_column(name, justify="left" if name in ("encoder", "decoder", "pool") else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row.encoder,
+            row.decoder,
+            f"{row.parameters:,}",
+            row.pool,
+            _span([str(b) for b in row.batch_sizes]),
+            _span([f"{need:.2f}" for need in row.need_gb]),
+            "-" if row.limit_gb is None else f"{row.limit_gb:.1f}",
+            "?" if row.epoch_s is None else f"{row.epoch_s:.1f}",
+            f"{row.epoch_usd:.4f}",
+        )
+    return table
+
+
+def _bill_table(report: DryRun) -> Table:
+    table = Table(title="the bill, predicted", title_justify="left")
+    for name in ("", "trials", "epochs", "slot hours", "dollars"):
+        table.add_column(name, justify="right" if name else "left")
+    for part in report.parts:
+        hours = "?" if part.slot_h is None else f"{part.slot_h:.2f}"
+        dollars = "?" if part.usd is None else f"{part.usd:.2f}"
+        table.add_row(part.name, str(part.trials), f"{part.epochs:.0f}", hours, dollars)
+    known = all(part.slot_h is not None for part in report.parts)
+    total_h = f"{sum(part.slot_h or 0.0 for part in report.parts):.2f}" if known else "?"
+    total_trials, total_epochs = sum(p.trials for p in report.parts), sum(p.epochs for p in report.parts)
+    table.add_row("all", str(total_trials), f"{total_epochs:.0f}", total_h, f"{report.usd:.2f}" if known else "?")
+    return table
+
+
+def _span(values: Sequence[str]) -> str:
+    return values[0] if len(values) == 1 else f"{values[0]} - {values[-1]}"

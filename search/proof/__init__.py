@@ -1,0 +1,1 @@
+"""Proof: a study told exactly, trained again, killed and compared."""

@@ -1,0 +1,116 @@
+"""Train a row of a study again and say whether it agrees: `python -m search.run --space nas.yaml --reproduce 0003`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cluster.storage import Folder
+from data_prep.shards import open_shards
+from search.proof.provenance import StudyInfo, commit, read_info, versions
+from trainables.config import TrialConfig
+from trainables.record import TrialRecord
+from trainables.trial import Place, TrialData, run_trial
+
+MEASURES = ("train_loss", "val_loss", "val_dice", "val_iou", "val_dice_soft", "val_iou_soft")
+GPU_TOLERANCE = 0.02
+"""By how much a measure may differ on a GPU, where the order of additions is not fixed. On a CPU it may not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether a trial trained again gave what its row says."""
+
+    agrees: bool
+    differences: list[str]
+    """The measures that differ, by epoch."""
+    warnings: list[str]
+    """What is not as it was then: packages, code, hardware."""
+    epochs: int
+
+
+def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdict:
+    """Train trial `name` of `study` again, as many epochs as it had, and compare every measure.
+
+    Args:
+        study: the study's folder.
+        name: a trial (`0003`) or a final (`final/vgg19`).
+        tell: is given a line an epoch.
+
+    Raises:
+        ValueError: there is no such trial, it has no finished epoch, or the data are not those it was trained on; then
+            the changed files are named.
+    """
+    info = read_info(study)
+    record = _record(study, name)
+    then = record.metrics()
+    if not then:
+        raise ValueError(f"trial {name} of {study} has no finished epoch to compare with")
+    shards = open_shards(info.dataset)
+    shards.check()
+    if shards.card.fingerprint != info.dataset_fingerprint:
+        now_is, was = shards.card.fingerprint[:12], info.dataset_fingerprint[:12]
+        raise ValueError(f"{info.dataset} was built anew since: its fingerprint is {now_is}, in the study {was}")
+    trial = record.info()
+    config = TrialConfig.model_validate(trial.config)
+    pool: dict[str, Any] = next((p for p in info.config["pools"] if p["name"] == trial.pool), {})
+    was_on_gpu = bool(pool.get("gpus_per_worker"))
+    on_gpu = was_on_gpu and torch.cuda.is_available()
+    place = Place(device=torch.device("cuda" if on_gpu else "cpu"), threads=pool.get("cpus_per_worker", 1))
+    again: list[dict[str, Any]] = []
+
+    def report(row: dict[str, Any]) -> bool:
+        again.append(row)
+        tell(f"epoch {row['epoch']}/{len(then)}  val_dice {row['val_dice']:.4f}, was {_was(then, row):.4f}")
+        return len(again) >= len(then)
+
+    run_trial(config, TrialData.open(info.dataset, config.normalisation), report, place=place)
+    differences = list(_differences(then, again, tolerance=GPU_TOLERANCE if on_gpu else 0.0))
+    return Verdict(
+        agrees=not differences,
+        differences=differences,
+        warnings=list(_warnings(info, workers=trial.workers, was_on_gpu=was_on_gpu, on_gpu=on_gpu)),
+        epochs=len(then),
+    )
+
+
+def _record(study: Folder, name: str) -> TrialRecord:
+    where = name if name.startswith("final/") else f"trials/{name}"
+    if not study.exists(f"{where}/trial.json"):
+        known = ", ".join((study / "trials").names()[:8])
+        raise ValueError(f"{study} has no trial {name!r}; it has {known} ..., and finals as final/<encoder>")
+    return TrialRecord(study / where)
+
+
+def _was(then: list[dict[str, Any]], row: dict[str, Any]) -> float:
+    return float(then[row["epoch"] - 1]["val_dice"])
+
+
+def _differences(then: list[dict[str, Any]], again: list[dict[str, Any]], *, tolerance: float) -> list[str]:
+    return [
+        f"epoch {row['epoch']}: {name} was {row[name]!r}, is {new[name]!r}"
+        for row, new in zip(then, again, strict=True)
+        for name in MEASURES
+        if abs(row[name] - new[name]) > tolerance
+    ]
+
+
+def _warnings(info: StudyInfo, *, workers: int, was_on_gpu: bool, on_gpu: bool) -> list[str]:
+    here = versions()
+    found = [
+        f"{package} was {version}, is {here.get(package, 'absent')}"
+        for package, version in info.versions.items()
+        if here.get(package) != version
+    ]
+    if info.commit != commit():
+        found.append(f"the code was at {info.commit or 'no commit'}, is at {commit() or 'no commit'}")
+    if info.commit.endswith("+changes"):
+        found.append("the code had changes that no commit holds")
+    if workers > 1:
+        found.append(f"it was trained by {workers} workers, here by one: sums are rounded in another order")
+    if was_on_gpu != on_gpu:
+        found.append("it was trained on a GPU, here on a CPU")
+    return found

@@ -1,0 +1,1 @@
+"""The settings of a study: sections, space and checks of nas.yaml, and its reference."""

@@ -1,0 +1,1 @@
+"""The step: batches, augmentation, loss, metrics, optimiser, precision, checkpoints."""
