@@ -1,53 +1,44 @@
-"""One HTML page about a study that needs nothing beside it: tables, curves, settings, every trial, failures."""
+"""One HTML page about a study that needs nothing beside it: verdict, tables, charts, pictures, every trial.
+
+python -m results.run report runs/nas
+"""
 
 from __future__ import annotations
 
-import base64
-import html
 import json
+import math
+import re
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from cluster.storage import Folder
-from results.figures import encoded, load_examples, mask_pictures, validation_curves
-from results.show import shown_tables
-from results.table import OUTCOME, load, load_epochs
+from data_prep.look.page import inlined_json, render_page
+from results.figures import load_examples
+from results.gallery import films
+from results.palette import DARK, LIGHT, OTHER_DARK, OTHER_LIGHT, colour_numbers
+from results.report_data import common_settings, page_data
+from results.show import Shown, duration, millions, shown_tables
+from results.table import load, load_epochs
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }
-th, td { padding: .25rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-.notes { color: #666; font-size: 13px; }
-pre { background: #f6f6f6; padding: .8rem; overflow-x: auto; font-size: 12px; }
-img, svg { max-width: 100%; height: auto; }
-"""
-
-NOT_IN_THE_LIST = ("traceback", "started_at", "ended_at", "workers", "usd_per_hour")
-
-
-def render_report(study: str) -> str:
-    """The page as HTML text. Curves and pictures are drawn where matplotlib is installed; else the page says so.
-
-    Raises:
-        FileNotFoundError: `study` is not a study's folder.
-    """
-    trials = load(study)
-    title = f"Study {Folder(study).name}"
-    parts = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{html.escape(_summary(trials))}</p>",
-        *(shown.html() for shown in shown_tables(trials)),
-        _drawings(study),
-        _failures(trials),
-        _trial_list(trials),
-        _settings(trials.attrs["study"]),
-    ]
-    body = "\n".join(part for part in parts if part)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
-        f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
-    )
+WEB = Path(__file__).parent / "web"
+STYLES = (WEB / "report.css",)
+SCRIPTS = (
+    *(WEB / "vendor" / name for name in ("echarts.min.js", "dataTables.min.js")),
+    *(WEB / name for name in ("study.js", "charts.js", "parallel.js", "list.js", "trial.js")),
+)
+LIMITS = (
+    "No medical device: nothing here may decide about a patient.",
+    "A validation score is that of a trial's best epoch, chosen on the same images: it flatters.",
+    "Importance speaks of this space and this budget only.",
+)
+OF_VIEW = {
+    "whole": "Whole films: on CBIS-DDSM at 224 px a single network reaches a Dice of 0.25 to 0.45; crops reach 0.85.",
+    "lesion": "Crops around lesions that are already found: the scores say nothing of finding lesions on a whole film.",
+}
 
 
 def write_report(study: str, out: Folder) -> list[str]:
@@ -60,48 +51,237 @@ def write_report(study: str, out: Folder) -> list[str]:
     return [f"{out}/report.html"]
 
 
-def _summary(trials: pd.DataFrame) -> str:
+def render_report(study: str) -> str:
+    """The page as HTML text, also while the study runs and for one with failed trials, one trial, or none.
+
+    Raises:
+        FileNotFoundError: `study` is not a study's folder.
+    """
+    trials = load(study)
+    info = trials.attrs["study"]
+    name = str(info.get("name") or Folder(study).name)
+    gallery = _gallery(study, trials)
+    sections = [("verdict", "Verdict"), ("tables", "Tables"), ("search", "Search"), ("pictures", "Pictures")]
+    sections += [("trials", "Trials"), ("about", "Data & limits")]
+    data = {**page_data(trials, load_epochs(study)), "command": _command("again.yaml", info)}
+    return render_page(
+        "report.html.j2",
+        title=name,
+        sections=[section for section in sections if section[0] != "pictures" or gallery],
+        folders=[WEB],
+        styles=STYLES,
+        scripts=SCRIPTS,
+        colours=list(zip(LIGHT, DARK, strict=True)),
+        other=(OTHER_LIGHT, OTHER_DARK),
+        head=_head(trials),
+        forest=_forest(trials),
+        facts=_facts(trials),
+        tables=[_table(shown, trials) for shown in shown_tables(trials)],
+        groups=None,
+        gallery=gallery,
+        has_trials=len(trials) > 0,
+        has_sizes=False,
+        about=_about(name, trials),
+        data=inlined_json(data),
+    )
+
+
+def _head(trials: pd.DataFrame) -> dict[str, Any]:
+    """What the first screen says."""
+    running = int((trials.status == "running").sum())
+    state = f"{counted(running, 'trial')} under way, or interrupted" if running else "No trial under way"
+    made = f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC"
+    return {"state": f"{state} · page made on {made}", "sentence": _sentence(trials), "explained": _explained(trials)}
+
+
+def _sentence(trials: pd.DataFrame) -> str:
+    tested = _tested(trials)
+    if len(tested) > 1:
+        best = tested.iloc[0]
+        return f"{best.encoder} has the highest test Dice of {len(tested)} finals, {best.test_dice:.3f}."
+    if len(tested):
+        return f"The final, {tested.encoder.iloc[0]}, has a test Dice of {tested.test_dice.iloc[0]:.3f}."
+    scored = trials[trials.status.eq("complete") & trials.val_dice.notna()].sort_values("val_dice", ascending=False)
+    if len(scored):
+        best = scored.iloc[0]
+        return (
+            f"No final yet; the best of {counted(len(scored), 'complete trial')} is {best.trial_id} ({best.encoder}), "
+            f"validation Dice {best.val_dice:.3f}."
+        )
+    return "No trial is complete yet."
+
+
+def _explained(trials: pd.DataFrame) -> list[str]:
+    if not len(_tested(trials)):
+        return [
+            "Validation Dice is that of a trial's best epoch. The winners are trained in full once the search is over."
+        ]
+    return [
+        "Test Dice on patients that no choice has seen, one training each: this compares these trained networks. "
+        "Whether one configuration is better than another needs several seeds."
+    ]
+
+
+def _tested(trials: pd.DataFrame) -> pd.DataFrame:
+    finals = trials[trials.role == "final"]
+    if "test_dice" not in finals:
+        return finals.head(0)
+    return finals[finals.test_dice.notna()].sort_values("test_dice", ascending=False)
+
+
+def _forest(trials: pd.DataFrame) -> dict[str, Any] | None:
+    """The finals on one axis of test Dice; None where no final was tested."""
+    tested = _tested(trials)
+    if tested.empty:
+        return None
+    ticks = axis_ticks(tested.test_dice.min(), tested.test_dice.max())
+    numbers = colour_numbers(trials.encoder.dropna())
+    rows = [
+        {
+            "name": row["trial_id"],
+            "colour": numbers.get(row["encoder"]),
+            "tied": False,
+            "cheapest": "",
+            "at": _percent(row["test_dice"], ticks),
+            "low_at": 0,
+            "width": 0,
+            "seeds_at": [],
+            "dice": f"{row['test_dice']:.3f}",
+            "interval": "",
+            "p": "",
+            "parameters": millions(row["parameters"]),
+            "time": duration(row["slot_s"]),
+            "usd": "–" if pd.isna(row["usd"]) else f"${row['usd']:.2f}",
+        }
+        for row in tested.to_dict("records")
+    ]
+    marks = [{"at": _percent(tick, ticks), "label": f"{tick:.2f}"} for tick in ticks]
+    return {"rows": rows, "ticks": marks, "intervals": False, "tested": False, "seeds": False}
+
+
+def axis_ticks(low: float, high: float) -> list[float]:
+    """Three to seven round numbers from below `low` to above `high`."""
+    width = max(high - low, 0.02)
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if width / step <= 5)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(n * step, 4) for n in range(first, max(last, first + 2) + 1)]
+
+
+def _percent(value: float, ticks: list[float]) -> float:
+    return round(100 * (value - ticks[0]) / (ticks[-1] - ticks[0]), 2)
+
+
+def _facts(trials: pd.DataFrame) -> list[dict[str, str]]:
+    """The study in five figures."""
     ended = ", ".join(f"{count} {status}" for status, count in trials.status.value_counts().items())
     hours = pd.to_numeric(trials.slot_s).sum() / 3600
-    return f"{len(trials)} trials ({ended or 'none yet'}), {hours:.2f} slot hours, {trials.usd.sum():.2f} US dollars."
-
-
-def _drawings(study: str) -> str:
-    """Curves as inline SVG and pictures of masks as an embedded PNG."""
-    epochs = load_epochs(study)
-    if epochs.empty:
-        return ""
-    try:
-        curves = encoded(validation_curves(epochs), "svg").decode()
-        examples = load_examples(study)
-        masks = encoded(mask_pictures(examples), "png") if examples else b""
-    except ImportError as error:
-        return f"<p class='notes'>{html.escape(str(error))}</p>"
-    section = f"<section><h2>Validation curves</h2>{curves[curves.index('<svg') :]}</section>"
-    if masks:
-        data = base64.b64encode(masks).decode()
-        section += "<section><h2>Test images: truth green, prediction red</h2>"
-        section += f"<img alt='masks' src='data:image/png;base64,{data}'></section>"
-    return section
-
-
-def _failures(trials: pd.DataFrame) -> str:
-    """Every failed or unreadable trial with its reason and its traceback folded away."""
-    wrong = trials[(trials.status == "failed") | (trials.problem != "")]
-    items = [
-        f"<details><summary>{html.escape(f'{row.trial_id} ({row.encoder}): {row.reason} {row.problem}')}</summary>"
-        f"<pre>{html.escape(str(row.traceback))}</pre></details>"
-        for row in wrong.itertuples()
+    info = trials.attrs["study"]
+    view = f"{info['size_px']} px, {info['field_of_view']}" if "size_px" in info else "unknown"
+    samples = info.get("samples") or {}
+    split = ", ".join(f"{count} {name}" for name, count in samples.items()) or "study.json is missing"
+    return [
+        {"name": "Trials", "value": str(len(trials)), "note": ended or "none yet"},
+        {"name": "Slot hours", "value": f"{hours:.1f}" if hours >= 1 else f"{hours:.2f}", "note": _saved(trials)},
+        {"name": "Cost", "value": f"${trials.usd.sum():,.2f}", "note": "at the pools' hourly prices"},
+        {"name": "Data", "value": view, "note": split},
     ]
-    return f"<section><h2>Failures</h2>{''.join(items)}</section>" if items else ""
 
 
-def _trial_list(trials: pd.DataFrame) -> str:
-    searched = [name for name in trials.columns if name.startswith("param_")]
-    columns = [name for name in OUTCOME if name not in NOT_IN_THE_LIST]
-    listed = trials[[*columns, *searched]].to_html(index=False, na_rep="–", float_format="{:.4g}".format, border=0)
-    return f"<section><h2>Trials</h2>{listed}</section>"
+def _saved(trials: pd.DataFrame) -> str:
+    """What pruning saved: the epochs that pruned trials did not train, of all that the search would have."""
+    searched = trials[(trials.role == "search") & trials.repeat_of.isna() & trials.status.isin(("complete", "pruned"))]
+    wanted = float(searched.budget.sum())
+    left = float((searched.budget - searched.epochs)[searched.status == "pruned"].sum())
+    return f"pruning saved {left / wanted:.0%} of the search's epochs" if left else "nothing was pruned"
 
 
-def _settings(study: dict) -> str:
-    return f"<section><h2>Settings</h2><pre>{html.escape(json.dumps(study, indent=2))}</pre></section>"
+def _table(shown: Shown, trials: pd.DataFrame) -> dict[str, Any]:
+    """A table of `results.show`: cells with what they sort by, an encoder with its colour."""
+    numbers = colour_numbers(trials.encoder.dropna())
+    texts = {number for row in shown.rows for number, cell in enumerate(row) if _order(cell) is None and cell != "–"}
+    columns = [
+        {
+            "heading": heading,
+            "look": " ".join(filter(None, ("theirs" * heading.startswith("Paper"), "l" * (n in texts)))),
+        }
+        for n, heading in enumerate(shown.headings)
+    ]
+    rows = [[_cell(cell, numbers) for cell in row] for row in shown.rows]
+    return {"title": shown.title, "columns": columns, "rows": rows, "notes": shown.notes}
+
+
+def _cell(text: str, colours: dict[str, int | None]) -> dict[str, Any]:
+    order = _order(text)
+    return {"text": text, "order": text if order is None else order, "colour": colours.get(text.split(" ")[0], "")}
+
+
+def _order(text: str) -> float | None:
+    """The number that a cell begins with, in one unit for all durations; -1 for an absent one, None for words."""
+    if text in ("–", ""):
+        return -1.0
+    found = re.match(r"[$<±]?\s*(-?[\d,]*\.?\d+)\s*(s|min|h)?\b|[$]?(-?[\d,]*\.?\d+)M", text)
+    if found is None:
+        return None
+    number = float((found[1] or found[3]).replace(",", ""))
+    return number * {"min": 60, "h": 3600}.get(found[2] or "", 1)
+
+
+def _gallery(study: str, trials: pd.DataFrame) -> list[Any]:
+    finals = trials[trials.role == "final"]
+    known = zip(finals.trial_id, finals.threshold, strict=True)
+    thresholds = {str(name): float(value) for name, value in known if _is_number(value)}
+    ranked = [str(name) for name in _tested(trials).trial_id]
+    examples = load_examples(study)
+    ordered = {name: examples[name] for name in [*ranked, *sorted(examples)] if name in examples}
+    return films(ordered, thresholds)
+
+
+def counted(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _about(name: str, trials: pd.DataFrame) -> dict[str, Any]:
+    info = trials.attrs["study"]
+    view = str(info.get("field_of_view", ""))
+    failed = int((trials.status == "failed").sum())
+    limits = [*LIMITS, *([OF_VIEW[view]] if view in OF_VIEW else [])]
+    if failed:
+        limits.append(f"{counted(failed, 'trial')} failed; its own part has the reason and the traceback.")
+    config = info.get("config")
+    return {
+        "data": _data_sentence(info),
+        "limits": limits,
+        "commands": _commands(name, info),
+        "settings": json.dumps(config, indent=2, ensure_ascii=False) if config else "",
+        "common": "\n".join(f"{key}: {value}" for key, value in common_settings(trials).items()),
+        "versions": "\n".join(f"{key} {value}" for key, value in (info.get("versions") or {}).items()),
+    }
+
+
+def _data_sentence(info: dict[str, Any]) -> str:
+    if "dataset" not in info:
+        return "study.json is missing or cannot be read, so what the study was trained on is not known."
+    samples = ", ".join(f"{count} {split}" for split, count in (info.get("samples") or {}).items())
+    return (
+        f"{info['dataset']}: {info.get('field_of_view')} view, {info.get('size_px')} px, {samples} samples, split by "
+        f"patient; fingerprint {str(info.get('dataset_fingerprint'))[:16]}. Study of seed {info.get('seed')}, begun "
+        f"{info.get('created_at')}."
+    )
+
+
+def _command(space: str, info: dict[str, Any]) -> str:
+    """The study's own command, with its settings in a file named `space`."""
+    return shlex.join(["python", "-m", "search.run", "--space", space])
+
+
+def _commands(name: str, info: dict[str, Any]) -> str:
+    commit = str(info.get("commit") or "").removesuffix("+changes")
+    lines = [f"git checkout {shlex.quote(commit)}"] if commit else []
+    lines += [f"{_command('again.yaml', info)} --out {shlex.quote('runs/again')}"]
+    lines += [f"python -m results.run report {shlex.quote('runs/again')}"]
+    return "\n".join(lines)

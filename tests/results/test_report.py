@@ -1,29 +1,54 @@
+import base64
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import results
 from cluster.storage import Folder
-from results.report import render_report, write_report
+from results.report import WEB, axis_ticks, render_report, write_report
+from results.report_data import page_data, rungs
 from tests.results.example_study import write_trial
+
+NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&"
 
 
 class _Tags(HTMLParser):
-    """Which tags open and close, and every address that the page would fetch."""
+    """Which tags open and close, every address that the page would fetch, and every handler that would run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
         self.fetched: list[str] = []
+        self.handlers: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "link", "input"):
             self.open.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.fetched += [value or "" for name, value in attrs if name in ("src", "href")]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+def tags_of(page: str) -> _Tags:
+    tags = _Tags()
+    tags.feed(page)
+    return tags
+
+
+def data_of(page: str) -> dict:  # type: ignore[type-arg]
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert found
+    return json.loads(found[1])
 
 
 @pytest.fixture(scope="module")
@@ -32,33 +57,116 @@ def page(written_study: Path) -> str:
 
 
 def test_the_page_is_well_formed_and_needs_nothing_from_outside(page: str) -> None:
-    tags = _Tags()
-    tags.feed(page)
+    tags = tags_of(page)
     assert tags.open == []
     assert all(address.startswith(("data:", "#")) for address in tags.fetched)
+    assert tags.handlers == []
 
 
-def test_the_page_has_tables_curves_failures_trials_and_settings(page: str) -> None:
-    pytest.importorskip("matplotlib")
-    headings = re.findall("<h2>(.*?)</h2>", page)
-    assert headings == [
-        "Architecture search (table II)",
-        "Full training (table III)",
-        "Validation curves",
-        "Test images: truth green, prediction red",
-        "Failures",
+def test_the_browser_is_told_to_load_nothing_and_to_run_only_the_pages_own_scripts(page: str) -> None:
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy and policy[1].startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe-eval" not in policy[1]
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    assert re.findall(r"'sha256-([^']*)'", policy[1]) == hashes
+    assert len(hashes) == 8
+
+
+def test_the_first_heading_is_what_came_of_it_and_every_section_is_there(page: str) -> None:
+    assert re.findall("<h1>(.*?)</h1>", page) == ["seresnet50 has the highest test Dice of 2 finals, 0.770."]
+    assert re.findall("<h2>(.*?)</h2>", page) == [
+        "Tables",
+        "The search",
+        "What the finals see",
         "Trials",
-        "Settings",
+        "Data, reproduction, limits",
     ]
-    assert "12 trials (10 complete, 1 pruned, 1 failed)" in page
 
 
-def test_text_from_the_study_cannot_become_markup(page: str) -> None:
-    assert "<loss>" not in page
-    assert "&lt;loss&gt; is nan" in page
+def test_every_trial_has_its_curve_settings_cost_and_error(page: str) -> None:
+    data = data_of(page)
+    trials = {trial["id"]: trial for trial in data["trials"]}
+    assert len(trials) == 12
+    assert trials["0005"]["curve"] == [0.2, 0.45, 0.7]
+    assert dict(zip(data["settings"], trials["0005"]["set"], strict=True))["learning_rate"] == 2e-3
+    assert trials["0008"]["why"] == "ValueError: <loss> is nan"
+    assert "Traceback" in trials["0008"]["trace"]
+    assert trials["0009"]["repeat"] == "0005"
+    assert trials["mobilenet"]["test"] == 0.68
 
 
-def test_a_study_without_an_epoch_has_a_page(tmp_path: Path) -> None:
-    write_trial(Folder(tmp_path / "trials" / "0000"), role="baseline", status="pending")
+def test_text_from_the_study_cannot_become_markup_or_script(study: Path) -> None:
+    nasty = {"role": "search", "status": "failed", "reason": NASTY, "traceback": NASTY}
+    write_trial(Folder(study / "trials" / "0010"), **nasty, encoder=NASTY)  # type: ignore[arg-type]
+    info = json.loads((study / "study.json").read_text())
+    (study / "study.json").write_text(json.dumps({**info, "name": NASTY, "dataset": NASTY, "created_at": NASTY}))
+    page = render_report(str(study))
+    assert "<img src=x" not in page
+    assert page.count("<script>") == 8
+    assert tags_of(page).handlers == []
+    assert data_of(page)["trials"][10]["why"] == NASTY
+
+
+def test_films_stand_once_and_their_outlines_are_paths(page: str) -> None:
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert len(re.findall(r'<path class="found" d="M[^"]+Z"/>', page)) == 4
+
+
+def test_a_study_of_one_failed_trial_has_a_page(tmp_path: Path) -> None:
+    write_trial(Folder(tmp_path / "trials" / "0000"), role="baseline", status="failed", reason="out of memory")
+    page = render_report(str(tmp_path))
+    assert "No trial is complete yet." in page
+    assert "1 trial failed" in page
+
+
+def test_a_study_without_a_trial_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "study.json").write_text("{}")
     written = write_report(str(tmp_path), Folder(tmp_path))
-    assert "1 trials (1 pending)" in Path(written[0]).read_text()
+    text = Path(written[0]).read_text(encoding="utf-8")
+    assert text.count("No trial has begun yet.") == 2 + text.count('"No trial has begun yet."')
+
+
+def test_a_running_study_says_so(tmp_path: Path) -> None:
+    write_trial(Folder(tmp_path / "trials" / "0000"), role="baseline", dice=(0.1, 0.2))
+    write_trial(Folder(tmp_path / "trials" / "0001"), status="running", dice=(0.1,))
+    page = render_report(str(tmp_path))
+    assert "1 trial under way, or interrupted" in page
+    assert "the best of 1 complete trial is 0000 (mobilenet), validation Dice 0.200" in page
+
+
+def test_a_measure_that_is_not_finite_is_absent_and_breaks_no_json(tmp_path: Path) -> None:
+    write_trial(Folder(tmp_path / "trials" / "0000"), dice=(0.5, float("nan"), 0.25))
+    assert data_of(render_report(str(tmp_path)))["trials"][0]["curve"] == [0.5, None, 0.25]
+
+
+def test_rungs_are_where_trials_were_pruned_with_how_many_went_on(tmp_path: Path) -> None:
+    for number, epochs in enumerate((1, 1, 2, 3)):
+        status = "pruned" if epochs < 3 else "complete"
+        write_trial(Folder(tmp_path / "trials" / f"{number:04d}"), status=status, dice=(0.5,) * epochs)  # type: ignore[arg-type]
+    found = rungs(results.load(str(tmp_path)))
+    assert found == [{"epoch": 1, "in": 4, "kept": 2}, {"epoch": 2, "in": 2, "kept": 1}]
+
+
+def test_a_thousand_trials_are_less_than_half_a_megabyte(written_study: Path) -> None:
+    trials, epochs = results.load(str(written_study)), results.load_epochs(str(written_study))
+    trials, epochs = trials[trials.role == "search"], epochs[epochs.role == "search"]
+    many = pd.concat([trials.assign(trial_id=trials.trial_id + f"-{n}") for n in range(1000 // len(trials))])
+    many.attrs = trials.attrs
+    rows = [epochs.assign(trial_id=epochs.trial_id + f"-{n}") for n in range(1000 // len(trials))]
+    assert len(json.dumps(page_data(many, pd.concat(rows)))) < 500_000
+
+
+def test_axes_are_round_and_hold_their_values() -> None:
+    assert axis_ticks(0.412, 0.457) == [0.41, 0.42, 0.43, 0.44, 0.45, 0.46]
+    assert axis_ticks(0.5, 0.5) == [0.5, 0.51, 0.52]
+    assert axis_ticks(0.0, 1.0)[-1] == 1.0
+
+
+def test_vendored_libraries_are_the_files_that_their_table_names() -> None:
+    table = (WEB / "vendor" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| `([0-9a-f]{64})` \|$", table, re.MULTILINE)
+    assert {name for name, _ in rows} == {file.name for file in (WEB / "vendor").glob("*.js")}
+    for name, digest in rows:
+        assert hashlib.sha256((WEB / "vendor" / name).read_bytes()).hexdigest() == digest
+        assert (WEB / "vendor" / f"{name.split('.')[0]}.LICENSE").exists()
