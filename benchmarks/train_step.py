@@ -32,8 +32,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from trainables.config import PAPER_ENCODERS, TrialConfig
-from trainables.net.encoders import PAPER_TO_SMP
+from trainables.config import PAPER_ENCODERS, PAPER_TO_SMP, TrialConfig
 from trainables.net.models import build_model, meta_model
 from trainables.net.vision_ops import smp
 from trainables.step.losses import segmentation_loss

@@ -12,7 +12,15 @@ Optimiser = Literal["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"]
 Schedule = Literal["constant", "cosine", "linear", "polynomial", "step"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
 
-PAPER_ENCODERS = ("seresnet50", "inceptionv3", "densenet121", "mobilenet", "vgg19")
+PAPER_TO_SMP = {
+    "seresnet50": "se_resnet50",
+    "inceptionv3": "keras-inceptionv3",
+    "densenet121": "keras-densenet121",
+    "mobilenet": "tu-mobilenetv1_100",
+    "vgg19": "vgg19",
+}
+"""The paper's name of an encoder -> smp's. A name of the paper always means the paper's variant."""
+PAPER_ENCODERS = tuple(PAPER_TO_SMP)
 """The encoders of the paper's table II, by the paper's names."""
 
 DECODERS = (
@@ -35,10 +43,16 @@ DECODERS_WITH_NORM = ("unet", "unetplusplus", "manet", "linknet", "pspnet", "upe
 """The decoders whose normalisation can be chosen; `decoder_norm` is of no effect with the others."""
 
 
+MOST_IMAGES = 65_536
+"""Of a batch. Beyond it a number is a slip, and would be found only when memory runs out."""
+MOST_WEIGHT = 1000
+"""Of a term of the loss: only their proportions count, and those of huge numbers are lost in rounding."""
+
+
 class TrialConfig(BaseModel):
     """One configuration. The defaults are the paper's: U-Net, 1 - (0.4 Dice + 0.6 IoU), Adam, batch 8, rotation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     encoder: str = "seresnet50"
     """One of the paper's five, any smp encoder, or `tu-<timm name>`."""
@@ -52,11 +66,11 @@ class TrialConfig(BaseModel):
     normalisation: Literal["clahe", "minmax", "zscore"] = "clahe"
     """Which of the shard's image columns is trained on."""
 
-    dice_weight: float = Field(default=0.4, ge=0)
+    dice_weight: float = Field(default=0.4, ge=0, le=MOST_WEIGHT)
     """Weight of the soft Dice in the loss. The weights are divided by their sum: (1, 1) and (2, 2) are the same."""
-    iou_weight: float = Field(default=0.6, ge=0)
+    iou_weight: float = Field(default=0.6, ge=0, le=MOST_WEIGHT)
     """Weight of the soft IoU in the loss."""
-    bce_weight: float = Field(default=0.0, ge=0)
+    bce_weight: float = Field(default=0.0, ge=0, le=MOST_WEIGHT)
     """Weight of the binary cross entropy in the loss."""
 
     optimiser: Optimiser = "adam"
@@ -71,13 +85,14 @@ class TrialConfig(BaseModel):
     """How the learning rate goes down over the budget."""
     warmup_epochs: int = Field(default=0, ge=0)
     """Epochs in which the learning rate rises from near 0."""
-    gradient_clip_norm: float | None = Field(default=None, gt=0)
+    gradient_clip_norm: float | None = Field(default=None, gt=0, le=1e6)
     """Largest norm of all gradients together; null: no limit."""
 
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES)
     """Global: split over workers and over accumulation steps."""
-    accumulation: int = Field(default=1, ge=1)
-    """Each batch is processed in this many parts whose gradients are added."""
+    accumulation: int = Field(default=1, ge=1, le=MOST_IMAGES)
+    """Each batch is processed in this many parts whose gradients are added. Batch norm sees each part alone, so
+    where a network has it, another number of parts is another training."""
     epochs: int = Field(default=10, ge=1)
     """The trial's full budget; a pruned trial ends before it. The schedule is stretched over it."""
 
@@ -107,8 +122,8 @@ class TrialConfig(BaseModel):
             return values
         names = ("dice_weight", "iou_weight", "bce_weight")
         weights = [values.get(name, cls.model_fields[name].default) for name in names]
-        if not all(isinstance(w, (int, float)) and w >= 0 for w in weights):
-            return values
+        if not all(isinstance(w, (int, float)) and 0 <= w <= MOST_WEIGHT for w in weights):
+            return values  # for the fields' own bounds to refuse
         total = float(sum(weights))
         if total <= 0:
             raise ValueError("dice_weight, iou_weight and bce_weight are all 0: at least one must be above 0")
@@ -131,9 +146,28 @@ class TrialConfig(BaseModel):
 
     def key(self) -> str:
         """A short hash that is equal for two configurations exactly if they train the same."""
-        canonical = self.model_dump(mode="json")
-        if self.optimiser not in ("sgd", "rmsprop"):
-            del canonical["momentum"]
-        if self.decoder not in DECODERS_WITH_NORM:
-            del canonical["decoder_norm"]
+        canonical = self.model_dump(mode="json", exclude=self._without_effect())
+        canonical["encoder"] = PAPER_TO_SMP.get(self.encoder, self.encoder)
+        if self.optimiser == "adamw" and self.weight_decay == 0:
+            canonical["optimiser"] = "adam"  # they differ in how weight decay is applied, and in nothing else
         return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:16]
+
+    def next_accumulation(self, workers: int) -> int | None:
+        """Into how many parts each batch can be split next, when memory was short; None: into no more.
+
+        Twice as many as now, and never so many that a worker has fewer than two images in a part: batch norm has
+        nothing to normalise by in one image whose deepest features are of one pixel.
+
+        Args:
+            workers: workers of the pool.
+        """
+        parts = 2 * self.accumulation
+        images, left = divmod(self.batch_size, parts * workers)
+        return parts if images >= 2 and not left else None
+
+    def _without_effect(self) -> set[str]:
+        """The settings that change nothing in how this configuration trains."""
+        idle = {"threshold": True}  # measures are cut by it, training is not
+        idle["momentum"] = self.optimiser not in ("sgd", "rmsprop")
+        idle["decoder_norm"] = self.decoder not in DECODERS_WITH_NORM
+        return {name for name, has_none in idle.items() if has_none}

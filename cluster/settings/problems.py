@@ -58,6 +58,7 @@ _WORDS = {
     "multiple_of": ("not a multiple of {multiple_of}", "multiples of {multiple_of}"),
     "int_type": ("not a whole number", "a whole number"),
     "int_from_float": ("not a whole number", "a whole number"),
+    "finite_number": ("not finite", "a finite number"),
     "float_type": ("not a number", "a number"),
     "bool_type": ("neither true nor false", "true, false"),
     "string_type": ("not text", "text"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cluster.pools import Pool
 from cluster.settings.problems import Problem, from_pydantic
@@ -73,7 +73,7 @@ def _value_problems(name: str, value: Any, path: tuple[str | int, ...]) -> Itera
 @cache
 def _adapter(name: str) -> TypeAdapter[Any]:
     info = TrialConfig.model_fields[name]
-    return TypeAdapter(Annotated[info.annotation, info])  # type: ignore[arg-type]
+    return TypeAdapter(Annotated[info.annotation, info], config=ConfigDict(allow_inf_nan=False))  # type: ignore[arg-type]
 
 
 def conditions(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[Problem]:

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.config import DECODERS, DECODERS_WITH_NORM, PAPER_ENCODERS
+from trainables.config import DECODERS, DECODERS_WITH_NORM, PAPER_ENCODERS, PAPER_TO_SMP
 from trainables.net import models
-from trainables.net.encoders import PAPER_TO_SMP
 from trainables.net.models import build_model, check_model, meta_model, parameter_count, unused_parameters
 
 PAPER = {

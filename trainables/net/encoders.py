@@ -17,15 +17,6 @@ from torch.nn import functional as F
 
 from trainables.net.vision_ops import make_layers, smp, timm
 
-PAPER_TO_SMP = {
-    "seresnet50": "se_resnet50",
-    "inceptionv3": "keras-inceptionv3",
-    "densenet121": "keras-densenet121",
-    "mobilenet": "tu-mobilenetv1_100",
-    "vgg19": "vgg19",
-}
-"""The paper's name of an encoder -> smp's. A name of the paper always means the paper's variant."""
-
 
 class KerasDenseNetEncoder(smp.encoders.densenet.DenseNetEncoder):
     """DenseNet-121 with Keras' skips: after each transition's 1x1 convolution, before its pooling.
@@ -155,8 +146,8 @@ def _halve(x_BCHW: Tensor) -> Tensor:
     return F.max_pool2d(x_BCHW, kernel_size=3, stride=2, ceil_mode=True)
 
 
-def _register() -> None:
-    """Put these encoders into smp's registry."""
+def register() -> None:
+    """Put these encoders into smp's registry; once is enough."""
     registry = smp.encoders.encoders
     densenet = registry["densenet121"]
     registry["keras-densenet121"] = {
@@ -174,6 +165,3 @@ def _register() -> None:
     for name, entry in registry.items():
         if name.startswith("vgg"):
             entry["encoder"] = LeanVGGEncoder
-
-
-_register()

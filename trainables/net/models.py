@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.config import DECODERS_WITH_NORM
-from trainables.net import pretrained
-from trainables.net.encoders import PAPER_TO_SMP
+from trainables.config import DECODERS_WITH_NORM, PAPER_TO_SMP
+from trainables.net import encoders, pretrained
 from trainables.net.vision_ops import smp, timm
+
+encoders.register()
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
