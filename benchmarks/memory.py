@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from search.bill.memory import predict_memory
 from trainables.config import PAPER_ENCODERS, TrialConfig
+from trainables.net.architecture import Architecture
 from trainables.net.models import build_model
 from trainables.step.precision import DTYPES
 
@@ -24,7 +25,7 @@ from trainables.step.precision import DTYPES
 def measure(config: TrialConfig, *, image_size_px: int, device: str, precision: str) -> int:
     """Peak bytes of the allocator over the second training step, weights and Adam's averages included."""
     torch.manual_seed(0)
-    model = build_model(encoder=config.encoder, decoder=config.decoder, image_size_px=image_size_px).to(device)
+    model = build_model(Architecture.of(config, image_size_px)).to(device)
     optimiser = torch.optim.Adam(model.parameters())
     image_BCHW = torch.rand(config.batch_size, 1, image_size_px, image_size_px, device=device)
     mask_BCHW = (image_BCHW > 0.9).float()

@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import PAPER_ENCODERS, PAPER_TO_SMP, TrialConfig
+from trainables.net.architecture import Architecture
 from trainables.net.models import build_model, meta_model
 from trainables.net.vision_ops import smp
 from trainables.step.losses import segmentation_loss
@@ -90,7 +91,7 @@ def trial(case: Case) -> Contestant:
 def hand_written(case: Case) -> Contestant:
     torch.manual_seed(0)
     device, count = case.device, case.batch * case.steps
-    model: Any = build_model(encoder=case.encoder, decoder="unet")
+    model: Any = build_model(Architecture(encoder=case.encoder))
     model = model.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(model.parameters(), fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=case.precision == "fp16")
@@ -200,7 +201,7 @@ def matmul_tflops(device: torch.device, precision: Precision) -> float:
 
 def training_flops(encoder: str, size_px: int) -> float:
     """Operations of forward and backward for one image, a multiply-add being two."""
-    model = meta_model(encoder=encoder, decoder="unet", image_size_px=size_px)
+    model = meta_model(Architecture(encoder=encoder, image_size_px=size_px))
     with FlopCounterMode(display=False) as counter:
         logits_B1HW = model(torch.zeros(2, 1, size_px, size_px, device="meta"))
         torch.autograd.grad(logits_B1HW.sum(), list(model.parameters()), allow_unused=True)

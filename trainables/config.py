@@ -41,6 +41,12 @@ DECODERS = (
 
 DECODERS_WITH_NORM = ("unet", "unetplusplus", "manet", "linknet", "pspnet", "upernet")
 """The decoders whose normalisation can be chosen; `decoder_norm` is of no effect with the others."""
+DECODERS_WITH_DEPTH = ("unet", "unetplusplus", "manet", "linknet", "fpn", "upernet", "segformer")
+"""The decoders that can leave out the encoder's deepest stages; the others use the stages that they are made for."""
+DECODERS_WITHOUT_WIDTH = ("linknet",)
+"""Its channels are the encoder's."""
+ATTENTIVE_DECODERS = ("unet", "unetplusplus")
+"""The decoders that `decoder_attention` can be put into."""
 
 
 MOST_IMAGES = 65_536
@@ -63,6 +69,14 @@ class TrialConfig(BaseModel):
     segformer, dpt."""
     decoder_norm: Literal["batchnorm", "layernorm", "instancenorm", "identity"] = "batchnorm"
     """Normalisation inside the decoder's blocks, where the architecture has the choice."""
+    encoder_depth: int = Field(default=5, ge=3, le=5)
+    """How often the encoder halves the image; below 5 its deepest stages are left out. For unet, unetplusplus, manet,
+    linknet, fpn, upernet and segformer; the others have a depth of their own."""
+    decoder_width: float = Field(default=1.0, ge=0.25, le=4)
+    """Factor of the decoder's channels, rounded to quarters; 1: smp's, for U-Net the paper's. Of no effect with
+    linknet, whose channels are the encoder's."""
+    decoder_attention: Literal["none", "scse"] = "none"
+    """`scse`: concurrent spatial and channel squeeze and excitation (Roy et al. 2018) in unet and unetplusplus."""
     normalisation: Literal["clahe", "minmax", "zscore"] = "clahe"
     """Which of the shard's image columns is trained on."""
 
@@ -129,6 +143,12 @@ class TrialConfig(BaseModel):
             raise ValueError("dice_weight, iou_weight and bce_weight are all 0: at least one must be above 0")
         return {**values, **{n: round(float(w) / total, 12) for n, w in zip(names, weights, strict=True)}}
 
+    @field_validator("decoder_width")
+    @classmethod
+    def _in_quarters(cls, value: float) -> float:
+        """So that every decoder's channels are whole numbers, and equal widths are equal networks."""
+        return round(value * 4) / 4
+
     @field_validator("encoder", "decoder")
     @classmethod
     def _not_blank(cls, value: str) -> str:
@@ -170,4 +190,7 @@ class TrialConfig(BaseModel):
         idle = {"threshold": True}  # measures are cut by it, training is not
         idle["momentum"] = self.optimiser not in ("sgd", "rmsprop")
         idle["decoder_norm"] = self.decoder not in DECODERS_WITH_NORM
+        idle["encoder_depth"] = self.decoder not in DECODERS_WITH_DEPTH
+        idle["decoder_width"] = self.decoder in DECODERS_WITHOUT_WIDTH
+        idle["decoder_attention"] = self.decoder not in ATTENTIVE_DECODERS
         return {name for name, has_none in idle.items() if has_none}

@@ -28,7 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 from cluster.storage import Folder
 from trainables.config import TrialConfig
 from trainables.data import Samples, Split, TrialData
-from trainables.net.models import build_model, meta_model, parameter_count, unused_parameters
+from trainables.net.architecture import Architecture
+from trainables.net.models import build_model, parameter_count, unused_parameters
 from trainables.step import checkpoint, loop
 from trainables.step.checkpoint import Checkpoint
 from trainables.step.loop import Batches, NonFiniteLoss
@@ -43,8 +44,7 @@ Row = dict[str, Any]
 BEST_BY = "val_dice"
 """The measure whose highest value makes the best epoch; the first of equals."""
 MAY_DIFFER = ("accumulation",)
-"""Settings that may change between a checkpoint and the trial that goes on from it: they do not change what is
-learnt, and a trial that ran out of memory goes on with more of it."""
+"""Settings that may change between a checkpoint and the trial that goes on from it."""
 _BUFFERS_OPTION = next(
     # torch 2.13 renamed it. The statistics are averaged after each epoch instead of overwritten before each step.
     name
@@ -234,8 +234,8 @@ class TrialSession:
         config, place = self.config, self._place
         size_px = self._data.train.images_NHW.shape[1]
         seed_everything(config.seed, INIT_STREAM)
-        halves = {"encoder": config.encoder, "decoder": config.decoder, "decoder_norm": config.decoder_norm}
-        model = build_model(**halves, encoder_weights=config.encoder_weights, image_size_px=size_px)
+        architecture = Architecture.of(config, size_px)
+        model = build_model(architecture, encoder_weights=config.encoder_weights)
         self._parameters = parameter_count(model)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         # torch's annotations do not know that `to` takes a memory format.
@@ -243,7 +243,7 @@ class TrialSession:
         wrapped = model
         if place.world_size > 1:
             # DDP would wait for the gradients of parameters that nothing depends on.
-            unused = set(unused_parameters(meta_model(**halves, image_size_px=size_px), size_px))
+            unused = set(unused_parameters(architecture))
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name not in unused)
             options: dict[str, Any] = {"gradient_as_bucket_view": True, _BUFFERS_OPTION: False}

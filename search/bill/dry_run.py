@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,16 +23,19 @@ from cluster.storage import Folder
 from data_prep.schema import BuildSettings, DatasetCard
 from data_prep.shards import CARD, read_card
 from search.bill import placement
-from search.bill.memory import Architecture, flops_per_image, parameters
+from search.bill.memory import flops_per_image, parameters
 from search.bill.placement import Fit, PlacementError
 from search.settings.config import StudyConfig
 from search.settings.space import AXES
 from trainables.config import TrialConfig
+from trainables.net.architecture import Architecture
 from trainables.net.models import check_model
 
 CBIS_IMAGES = {"mass": (1231, 361), "calc": (1227, 284)}
 """Kind -> images in the official training and test split of CBIS-DDSM, by its case-description files."""
 CBIS_LESIONS = {"mass": (1318, 378), "calc": (1546, 326)}
+CHOICES = ("decoder_norm", "encoder_depth", "decoder_width", "decoder_attention")
+"""What of a decoder can be chosen."""
 PHANTOM_IMAGES = 2.7
 """Images of one phantom patient on average: 35 % have both breasts, each in two views."""
 PHANTOM_LESIONS = 1.15
@@ -152,15 +156,14 @@ def check_data(config: StudyConfig) -> tuple[Data, list[Problem]]:
 
 
 def check_models(config: StudyConfig, size_px: int) -> list[Problem]:
-    """Encoders, decoders and weights of the space that cannot be built; each combination is tried."""
+    """Encoders, decoders and weights of the space that cannot be built: each pair of halves, each choice beside it."""
     found: list[Problem] = []
     for i, encoder in enumerate(config.search_space.encoders()):
         path = ("space", "encoder", "choices", i) if "encoder" in config.space else ("fixed", "encoder")
-        for decoder, norm, weights in _halves(config, encoder):
-            mistakes = check_model(
-                encoder=encoder, decoder=decoder, decoder_norm=norm, encoder_weights=weights, image_size_px=size_px
-            )
-            found += [p for text in mistakes if (p := _model_problem(config, text, path)) not in found]
+        for weights in _values(config, "encoder_weights"):
+            for architecture in _architectures(config, encoder, size_px):
+                mistakes = check_model(architecture, encoder_weights=weights)
+                found += [p for text in mistakes if (p := _model_problem(config, text, path)) not in found]
     return found
 
 
@@ -242,17 +245,23 @@ def _expected_samples(settings: BuildSettings) -> dict[str, int] | None:
     return {"train": round(train - val), "val": round(val), "test": round(test)}
 
 
-def _halves(config: StudyConfig, encoder: str) -> list[tuple[str, str, str | None]]:
-    """The (decoder, decoder_norm, encoder_weights) that the space combines with an encoder."""
-    combinations = []
-    for name in ("decoder", "decoder_norm", "encoder_weights"):
-        axis = config.space.get(name)
-        values = list(axis.choices or ()) if axis else []
-        if axis is None or axis.when:
-            values.append(config.search_space.constant(name))
-        combinations.append(list(dict.fromkeys(values)))
-    decoders, norms, weights = combinations
-    return [(decoder, norm, weight) for decoder in decoders for norm in norms for weight in weights]
+def _architectures(config: StudyConfig, encoder: str, size_px: int) -> Iterator[Architecture]:
+    """Each decoder with each norm, and each further choice of a decoder by itself: together they would be too many."""
+    for decoder in _values(config, "decoder"):
+        choices = {name: _values(config, name) for name in CHOICES}
+        first = {"encoder": encoder, "decoder": decoder, **{name: values[0] for name, values in choices.items()}}
+        changed = [{name: value} for name, values in choices.items() for value in values[1:]]
+        for change in ({}, *changed):
+            yield Architecture.of(TrialConfig(**{**first, **change}), size_px)
+
+
+def _values(config: StudyConfig, name: str) -> list[Any]:
+    """Every value that a setting can have; of a range its ends."""
+    axis = config.space.get(name)
+    values = [] if axis is None else list(axis.values(name) or (axis.low, axis.high))
+    if axis is None or axis.when:
+        values.append(config.search_space.constant(name))
+    return list(dict.fromkeys(values))
 
 
 def _rows(fits: Sequence[tuple[TrialConfig, Fit]], data: Data) -> list[Row]:
@@ -270,7 +279,7 @@ def _row(group: Sequence[tuple[TrialConfig, Fit]], data: Data) -> Row:
     return Row(
         encoder=trial.encoder,
         decoder=trial.decoder,
-        parameters=parameters(trial.encoder, trial.decoder, trial.decoder_norm, data.size_px),
+        parameters=parameters(Architecture.of(trial, data.size_px)),
         pool=fit.pool.name,
         batch_sizes=tuple(batches),
         need_gb=tuple(max(f.need_gb for t, f in group if t.batch_size == batch) for batch in batches),

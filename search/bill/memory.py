@@ -15,7 +15,6 @@ Shapes: B batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import TrialConfig
+from trainables.net.architecture import Architecture
 from trainables.net.models import build_model, meta_model, parameter_count
 from trainables.step.optimisers import FUSED
 
@@ -63,30 +63,6 @@ class Memory:
         return self.peak / 1e9
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What of a configuration decides the shape of the computation."""
-
-    encoder: str
-    decoder: str
-    decoder_norm: str
-    image_size_px: int
-
-    @classmethod
-    def of(cls, config: TrialConfig, image_size_px: int) -> Architecture:
-        """The architecture of a configuration at an image size."""
-        return cls(config.encoder, config.decoder, config.decoder_norm, image_size_px)
-
-    def build(self, builder: Callable[..., nn.Module] = meta_model) -> nn.Module:
-        """The model, by `meta_model` (shared, without weights) or `build_model`."""
-        return builder(
-            encoder=self.encoder,
-            decoder=self.decoder,
-            decoder_norm=self.decoder_norm,
-            image_size_px=self.image_size_px,
-        )
-
-
 def predict_memory(config: TrialConfig, *, image_size_px: int, workers: int = 1, precision: str = "fp32") -> Memory:
     """The memory that each worker of a trial needs.
 
@@ -112,16 +88,16 @@ def predict_memory(config: TrialConfig, *, image_size_px: int, workers: int = 1,
 
 
 @lru_cache(maxsize=256)
-def parameters(encoder: str, decoder: str, decoder_norm: str, image_size_px: int) -> int:
+def parameters(architecture: Architecture) -> int:
     """Trainable parameters of a model."""
-    return parameter_count(Architecture(encoder, decoder, decoder_norm, image_size_px).build())
+    return parameter_count(meta_model(architecture))
 
 
 @lru_cache(maxsize=256)
 def flops_per_image(architecture: Architecture) -> tuple[int, int]:
     """Operations for one image: (forward alone, forward and backward), a multiply-add being two."""
-    model = architecture.build()
-    image_BCHW = _blank(2, architecture.image_size_px, torch.device("meta"))
+    model = meta_model(architecture)
+    image_BCHW = _blank(2, architecture.size_px, torch.device("meta"))
     with FlopCounterMode(display=False) as counter:
         logits_BCHW = model(image_BCHW)
         forward = counter.get_total_flops()
@@ -141,7 +117,7 @@ def _running_averages(config: TrialConfig) -> int:
 @lru_cache(maxsize=256)
 def _weight_bytes(architecture: Architecture) -> tuple[int, int]:
     """Bytes of all weights and buffers, and of the trainable ones."""
-    model = architecture.build()
+    model = meta_model(architecture)
     tensors = [*model.parameters(), *model.buffers()]
     return sum(t.numel() * t.element_size() for t in tensors), FLOAT_BYTES * parameter_count(model)
 
@@ -149,10 +125,11 @@ def _weight_bytes(architecture: Architecture) -> tuple[int, int]:
 @lru_cache(maxsize=256)
 def _memory_lines(architecture: Architecture, mixed: bool, gradients_stay: bool) -> np.ndarray:
     """Live bytes beyond the weights at each event of a step, as lines: (events, 2), bytes at batch 0 and per image."""
+    meta_model(architecture)  # what it finds out is kept, and must not be found out under one of these modes
     # Autocast knows no meta device; fake tensors say they are on the CPU, where the same operations are narrowed.
     with FakeTensorMode() if mixed else torch.device("meta"):
-        model = architecture.build(build_model)
-        image_BCHW = _blank(PROBE_BATCH, architecture.image_size_px, torch.device("cpu" if mixed else "meta"))
+        model = build_model(architecture)
+        image_BCHW = _blank(PROBE_BATCH, architecture.size_px, torch.device("cpu" if mixed else "meta"))
         counter = _LiveBytes(known=[*model.parameters(), *model.buffers()])
         _step(model, image_BCHW, counter, parts=2 if gradients_stay else 1, mixed=mixed)
     return np.unique(np.array(counter.trace, dtype=float), axis=0)

@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from cluster.pools import Pool
-from search.bill.memory import Architecture, flops_per_image, parameters, predict_memory
+from search.bill.memory import flops_per_image, parameters, predict_memory
 from search.settings.sections import Placement
 from search.settings.space import Params, Space
 from trainables.config import TrialConfig
+from trainables.net.architecture import Architecture
+from trainables.net.models import trains_on_one_image
 
-SHAPING = ("encoder", "decoder", "decoder_norm", "batch_size", "accumulation", "optimiser", "momentum", "precision")
+SHAPING = (
+    *("encoder", "decoder", "decoder_norm", "encoder_depth", "decoder_width", "decoder_attention"),
+    *("batch_size", "accumulation", "optimiser", "momentum", "precision"),
+)
 """The settings that decide what a trial needs, and so where it can go."""
 
 
@@ -52,6 +57,9 @@ class Fit:
         """Why it cannot train there; empty if it can."""
         if self.config.batch_size % (self.pool.workers * self.config.accumulation):
             return f"batch {self.config.batch_size} cannot be split over {self.pool.workers} workers"
+        images = self.config.batch_size // (self.pool.workers * self.config.accumulation)
+        if images < 2 and not trains_on_one_image(Architecture.of(self.config, self.image_size_px)):
+            return "batch norm sees one image with one pixel; it needs two images in each part of a batch"
         limit_gb = self.pool.memory_limit_gb
         if limit_gb is not None and self.need_gb > limit_gb:
             return f"needs {self.need_gb:.1f} GB, has {limit_gb:.1f} GB"
@@ -113,13 +121,13 @@ def _candidates(config: TrialConfig, pools: Sequence[Pool], rule: Placement, ima
         return list(pools)
     if rule.rule == "fixed":
         return [by_name[rule.pool or ""]]
-    million = parameters(config.encoder, config.decoder, config.decoder_norm, image_size_px) / 1e6
+    million = parameters(Architecture.of(config, image_size_px)) / 1e6
     limits = {name: math.inf if limit is None else limit for name, limit in rule.up_to_million.items()}
     return [by_name[name] for name, limit in sorted(limits.items(), key=lambda item: item[1]) if million <= limit]
 
 
 def _impossible(config: TrialConfig, fits: Sequence[Fit], rule: Placement, image_size_px: int) -> str:
-    million = parameters(config.encoder, config.decoder, config.decoder_norm, image_size_px) / 1e6
+    million = parameters(Architecture.of(config, image_size_px)) / 1e6
     what = f"{config.encoder} with {config.decoder} ({million:.2f}M parameters), batch {config.batch_size}"
     if not fits:
         limits = ", ".join(f"{name} up to {limit}M" for name, limit in rule.up_to_million.items())

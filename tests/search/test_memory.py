@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from search.bill.memory import Architecture, flops_per_image, parameters, predict_memory
+from search.bill.memory import flops_per_image, parameters, predict_memory
 from trainables.config import TrialConfig
+from trainables.net.architecture import Architecture
 from trainables.net.models import build_model
 
 SIZE_PX = 64
@@ -19,7 +20,7 @@ def predict(precision: str = "fp32", workers: int = 1, **settings):
 
 
 def test_parameters_are_those_of_the_paper():
-    assert parameters("mobilenet", "unet", "batchnorm", 224) == 8_312_465
+    assert parameters(Architecture(encoder="mobilenet", image_size_px=224)) == 8_312_465
 
 
 def test_weights_gradients_and_running_averages_follow_from_the_parameters():
@@ -58,7 +59,7 @@ def test_a_precision_of_the_configuration_overrides_the_pools():
 def test_a_real_step_needs_what_was_predicted(precision: str):
     config = TrialConfig(encoder="mobilenet", batch_size=16)
     predicted = predict_memory(config, image_size_px=SIZE_PX, precision=precision)
-    model = build_model(encoder=config.encoder, decoder=config.decoder, image_size_px=SIZE_PX)
+    model = build_model(Architecture(encoder=config.encoder, decoder=config.decoder, image_size_px=SIZE_PX))
     image_BCHW = torch.rand(16, 1, SIZE_PX, SIZE_PX)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "fp32"):
@@ -70,6 +71,6 @@ def test_a_real_step_needs_what_was_predicted(precision: str):
 
 
 def test_operations_are_those_of_the_models_table():
-    forward, both = flops_per_image(Architecture("seresnet50", "unet", "batchnorm", 224))
+    forward, both = flops_per_image(Architecture(encoder="seresnet50", image_size_px=224))
     assert forward / 1e9 == pytest.approx(15.8, rel=0.02)
     assert both / 1e9 == pytest.approx(47.2, rel=0.02)

@@ -21,6 +21,14 @@ def gpu(name: str, memory_gb: float, **more) -> Pool:
     return Pool(name=name, gpus_per_worker=1, gpu_memory_gb=memory_gb, **{"tflops": 5, **more})
 
 
+def test_one_image_is_too_few_where_batch_norm_sees_one_pixel() -> None:
+    split = Pool(name="two", workers=2)
+    assert "needs two images" in Fit(split, TrialConfig(encoder="mobilenet", batch_size=2), 32).obstacle
+    assert Fit(split, TrialConfig(encoder="mobilenet", batch_size=2), 64).obstacle == ""
+    assert Fit(split, TrialConfig(encoder="mobilenet", batch_size=4), 32).obstacle == ""
+    assert "needs two images" in Fit(split, TrialConfig(encoder="mobilenet", batch_size=8, accumulation=4), 32).obstacle
+
+
 def test_the_papers_rule_puts_small_models_on_p100_and_large_ones_on_two_t4():
     placed = {encoder: place(PAPER_POOLS, PAPER_RULE, encoder=encoder) for encoder in PAPER_ENCODERS}
     assert placed == {

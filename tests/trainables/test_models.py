@@ -6,9 +6,18 @@ import pytest
 import torch
 from torch import nn
 
+from trainables import config
 from trainables.config import DECODERS, DECODERS_WITH_NORM, PAPER_ENCODERS, PAPER_TO_SMP
-from trainables.net import models
-from trainables.net.models import build_model, check_model, meta_model, parameter_count, unused_parameters
+from trainables.net import decoders, models
+from trainables.net.architecture import Architecture
+from trainables.net.models import (
+    build_model,
+    check_model,
+    meta_model,
+    parameter_count,
+    trains_on_one_image,
+    unused_parameters,
+)
 
 PAPER = {
     # trainable, and with batch-norm statistics (Keras' "total")
@@ -30,7 +39,7 @@ QUICK_NORMS = (("unet", "layernorm"), ("linknet", "layernorm"), ("unet", "instan
 
 
 def paper_unet(encoder: str) -> nn.Module:
-    return meta_model(encoder=encoder, decoder="unet", image_size_px=224)
+    return meta_model(Architecture(encoder=encoder, decoder="unet", image_size_px=224))
 
 
 def blank(images: int, size_px: int) -> torch.Tensor:
@@ -71,7 +80,7 @@ def test_inception_keeps_its_batch_norm_scale_without_training_it() -> None:
 
 
 def test_densenet_ends_with_a_relu() -> None:
-    model = build_model(encoder="densenet121", decoder="unet").eval()
+    model = build_model(Architecture(encoder="densenet121", decoder="unet")).eval()
     with torch.no_grad():
         last = model.net.encoder(torch.rand(1, 3, 32, 32))[-1]
     assert last.min() == 0
@@ -100,33 +109,34 @@ def assert_contract(model: nn.Module, size_px: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("encoder", PAPER_ENCODERS)
 def test_the_papers_models_train(encoder: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    assert_contract(build_model(encoder=encoder, decoder="unet"), 32, tmp_path)
+    assert_contract(build_model(Architecture(encoder=encoder, decoder="unet")), 32, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("decoder", [d for d in DECODERS if d not in ("dpt", "pan")])
 def test_every_decoder_trains(decoder: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    assert_contract(build_model(encoder=SMALL, decoder=decoder, image_size_px=64), 64, tmp_path)
+    assert_contract(build_model(Architecture(encoder=SMALL, decoder=decoder, image_size_px=64)), 64, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "encoder", "size_px"), [("dpt", "tu-test_vit", 64), ("pan", SMALL, 128)])
 def test_the_other_decoders_train(decoder: str, encoder: str, size_px: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    assert_contract(build_model(encoder=encoder, decoder=decoder, image_size_px=size_px), size_px, tmp_path)
+    architecture = Architecture(encoder=encoder, decoder=decoder, image_size_px=size_px)
+    assert_contract(build_model(architecture), size_px, tmp_path)
 
 
 NORMS = [
     pytest.param(decoder, norm, marks=() if (decoder, norm) in QUICK_NORMS else pytest.mark.slow)
     for decoder in DECODERS_WITH_NORM
-    for norm in models.DECODER_NORM
+    for norm in decoders.NORM
 ]
 
 
 @pytest.mark.parametrize(("decoder", "norm"), NORMS)
 def test_every_normalisation_works_in_every_decoder_that_has_the_choice(decoder: str, norm: str) -> None:
-    mistakes = check_model(encoder=SMALL, decoder=decoder, decoder_norm=norm, image_size_px=128)
+    mistakes = check_model(Architecture(encoder=SMALL, decoder=decoder, decoder_norm=norm, image_size_px=128))
     if (decoder, norm) == ("upernet", "instancenorm"):
         assert "more than 1 spatial element" in mistakes[0]  # it pools to a single pixel
     else:
@@ -136,7 +146,7 @@ def test_every_normalisation_works_in_every_decoder_that_has_the_choice(decoder:
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "tu-swin_tiny_patch4_window7_224", "tu-convnext_atto"])
 def test_encoders_of_smp_and_timm_go_by_name(encoder: str) -> None:
-    assert check_model(encoder=encoder, decoder="unet", image_size_px=64) == []
+    assert check_model(Architecture(encoder=encoder, decoder="unet", image_size_px=64)) == []
 
 
 WITHOUT_DILATION = {"deeplabv3", "deeplabv3plus", "pan"}
@@ -145,7 +155,7 @@ WITHOUT_DILATION = {"deeplabv3", "deeplabv3plus", "pan"}
 @pytest.mark.parametrize("encoder", ["vgg19", pytest.param("mobilenet", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_the_papers_encoders_go_with_a_decoder_or_it_is_said_why_not(decoder: str, encoder: str) -> None:
-    mistakes = check_model(encoder=encoder, decoder=decoder, image_size_px=128)
+    mistakes = check_model(Architecture(encoder=encoder, decoder=decoder, image_size_px=128))
     if decoder in WITHOUT_DILATION and encoder == "vgg19":
         assert "do not support dilated mode" in mistakes[0]
     elif decoder == "dpt" and encoder == "vgg19":
@@ -155,24 +165,24 @@ def test_the_papers_encoders_go_with_a_decoder_or_it_is_said_why_not(decoder: st
 
 
 def test_names_that_do_not_exist_get_close_ones_and_all_mistakes_at_once() -> None:
-    first, second, third = check_model(encoder="mobilnet", decoder="unett", image_size_px=200)
+    first, second, third = check_model(Architecture(encoder="mobilnet", decoder="unett", image_size_px=200))
     assert "'unett' is unknown; use one of unet, unetplusplus" in first
     assert "did you mean mobilenet" in second
     assert "200 px is not a multiple of 32; the nearest that work are 192 and 224" in third
     with pytest.raises(ValueError, match=r"unett.*mobilnet.*200 px"):
-        build_model(encoder="mobilnet", decoder="unett", image_size_px=200)
+        build_model(Architecture(encoder="mobilnet", decoder="unett", image_size_px=200))
 
 
 def test_a_timm_name_without_its_prefix_is_told_so() -> None:
-    assert "tu-convnext_tiny" in check_model(encoder="convnext_tiny", decoder="unet")[0]
+    assert "tu-convnext_tiny" in check_model(Architecture(encoder="convnext_tiny", decoder="unet"))[0]
 
 
 def test_a_plain_vision_transformer_is_sent_to_dpt() -> None:
-    assert "go with decoder dpt" in check_model(encoder="tu-vit_tiny_patch16_224", decoder="unet")[0]
+    assert "go with decoder dpt" in check_model(Architecture(encoder="tu-vit_tiny_patch16_224", decoder="unet"))[0]
 
 
 def test_a_size_too_small_for_a_decoder_is_found_without_training() -> None:
-    (mistake,) = check_model(encoder="mobilenet", decoder="pan", image_size_px=64)
+    (mistake,) = check_model(Architecture(encoder="mobilenet", decoder="pan", image_size_px=64))
     assert "at 64 px does not work" in mistake
 
 
@@ -180,10 +190,69 @@ def test_checking_allocates_no_weights() -> None:
     assert all(parameter.is_meta for parameter in paper_unet("vgg19").parameters())
 
 
-def test_parameters_that_nothing_depends_on_are_named() -> None:
-    pspnet = meta_model(encoder="vgg19", decoder="pspnet", image_size_px=64)
-    assert unused_parameters(pspnet, 64)[0].startswith("net.encoder.features.")
-    assert unused_parameters(meta_model(encoder="vgg19", decoder="unet", image_size_px=64), 64) == ()
+def test_stages_that_no_output_depends_on_are_left_out_and_the_output_stays() -> None:
+    architecture = Architecture(encoder="vgg19", decoder="pspnet", image_size_px=64)
+    torch.manual_seed(0)
+    whole = models._build(architecture, None).eval()
+    torch.manual_seed(0)
+    lean = build_model(architecture).eval()
+    assert parameter_count(lean) < 0.6 * parameter_count(whole)
+    assert unused_parameters(architecture) == ()
+    with torch.no_grad():
+        assert torch.equal(lean(torch.ones(1, 1, 64, 64)), whole(torch.ones(1, 1, 64, 64)))
+
+
+@pytest.mark.parametrize("encoder", [SMALL, "vgg19", pytest.param("densenet121", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("decoder", config.DECODERS_WITH_DEPTH)
+def test_a_shallower_network_is_smaller_and_gives_masks_of_the_images_size(encoder: str, decoder: str) -> None:
+    counts = []
+    for depth in (3, 4, 5):
+        architecture = Architecture(encoder=encoder, decoder=decoder, encoder_depth=depth, image_size_px=64)
+        assert check_model(architecture) == []
+        counts.append(parameter_count(meta_model(architecture)))
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_a_shallow_u_net_keeps_the_channels_of_each_resolution() -> None:
+    shallow = meta_model(Architecture(encoder="vgg19", encoder_depth=3, image_size_px=64))
+    convolutions = [block.conv2[0] for block in shallow.net.decoder.blocks]
+    assert [convolution.out_channels for convolution in convolutions] == [64, 32, 16]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_width_scales_every_decoder_that_has_one(decoder: str) -> None:
+    encoder = "tu-test_vit" if decoder == "dpt" else SMALL
+    counts = []
+    for width in (0.25, 1.0, 1.75):
+        architecture = Architecture(encoder=encoder, decoder=decoder, decoder_width=width, image_size_px=128)
+        assert check_model(architecture) == []
+        counts.append(parameter_count(meta_model(architecture)))
+    if decoder in config.DECODERS_WITHOUT_WIDTH:
+        assert len(set(counts)) == 1
+    else:
+        assert counts[0] < counts[1] < counts[2]
+
+
+@pytest.mark.parametrize("decoder", config.ATTENTIVE_DECODERS)
+def test_attention_goes_into_the_decoders_that_have_a_place_for_it(decoder: str) -> None:
+    shape = {"encoder": SMALL, "decoder": decoder, "image_size_px": 64}
+    attentive = meta_model(Architecture(**shape, decoder_attention="scse"))
+    assert any(type(module).__name__ == "SCSEModule" for module in attentive.modules())
+    assert parameter_count(attentive) > parameter_count(meta_model(Architecture(**shape)))
+
+
+@pytest.mark.parametrize("decoder", [d for d in DECODERS if d not in config.ATTENTIVE_DECODERS])
+def test_attention_is_of_no_effect_elsewhere(decoder: str) -> None:
+    shape = {"encoder": "tu-test_vit" if decoder == "dpt" else SMALL, "decoder": decoder, "image_size_px": 128}
+    attentive, plain = (meta_model(Architecture(**shape, decoder_attention=a)) for a in ("scse", "none"))
+    assert parameter_count(attentive) == parameter_count(plain)
+
+
+def test_batch_norm_over_one_pixel_needs_two_images() -> None:
+    assert not trains_on_one_image(Architecture(encoder="mobilenet", image_size_px=32))
+    assert trains_on_one_image(Architecture(encoder="mobilenet", image_size_px=64))
+    assert not trains_on_one_image(Architecture(encoder=SMALL, decoder="deeplabv3plus", image_size_px=64))
+    assert trains_on_one_image(Architecture(encoder="vgg19", decoder_norm="identity", image_size_px=32))
 
 
 def test_images_are_normalised_as_the_encoders_weights_expect() -> None:

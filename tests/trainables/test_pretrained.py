@@ -3,9 +3,11 @@
 The files are made here, with random weights and the keys that the published ones have.
 """
 
+import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants as hub
 import pytest
@@ -13,7 +15,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from trainables.net.architecture import Architecture
 from trainables.net.models import build_model, check_model
+from trainables.net.pretrained import read_state
 from trainables.net.vision_ops import smp, timm
 
 
@@ -69,7 +73,7 @@ def plain(key: str) -> str:
 )
 def test_all_but_the_classifier_is_loaded_from_a_local_file(encoder: str, tmp_path: Path) -> None:
     state = UPSTREAM[encoder]()
-    model = build_model(encoder=encoder, decoder="unet", encoder_weights=saved(state, tmp_path / "w.safetensors"))
+    model = build_model(Architecture(encoder=encoder), encoder_weights=saved(state, tmp_path / "w.safetensors"))
     loaded = model.net.encoder.state_dict()
     given = {plain(key): value for key, value in state.items()}
     for key, value in loaded.items():
@@ -84,7 +88,7 @@ def test_all_but_the_classifier_is_loaded_from_a_local_file(encoder: str, tmp_pa
 def test_a_torch_file_that_wraps_its_state_is_read_too(tmp_path: Path) -> None:
     state = upstream_mobilenet()
     torch.save({"epoch": 3, "state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "w.pth")
-    model = build_model(encoder="mobilenet", decoder="unet", encoder_weights=str(tmp_path / "w.pth"))
+    model = build_model(Architecture(encoder="mobilenet"), encoder_weights=str(tmp_path / "w.pth"))
     assert torch.equal(model.net.encoder.model.conv_stem.weight, state["conv_stem.weight"])
 
 
@@ -94,22 +98,54 @@ def test_a_file_with_a_key_missing_is_refused(encoder: str, tmp_path: Path) -> N
     gone = next(key for key in state if "blocks" in key or "denseblock2" in key)
     del state[gone]
     with pytest.raises(ValueError, match="does not fit the encoder"):
-        build_model(encoder=encoder, decoder="unet", encoder_weights=saved(state, tmp_path / "w.safetensors"))
+        build_model(Architecture(encoder=encoder), encoder_weights=saved(state, tmp_path / "w.safetensors"))
 
 
 @pytest.mark.parametrize("encoder", ["mobilenet", "vgg19"])
 def test_a_file_of_another_encoder_is_refused(encoder: str, tmp_path: Path) -> None:
     other = {"mobilenet": upstream_densenet121, "vgg19": upstream_mobilenet}[encoder]()
     with pytest.raises(ValueError, match="does not fit the encoder"):
-        build_model(encoder=encoder, decoder="unet", encoder_weights=saved(other, tmp_path / "w.safetensors"))
+        build_model(Architecture(encoder=encoder), encoder_weights=saved(other, tmp_path / "w.safetensors"))
+
+
+class Payload:
+    """What a pickle of it does when it is read without care: it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda state: {"state_dict": state}], ids=["plain", "wrapped"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_weights_file_that_carries_code_is_refused_and_runs_none(tmp_path: Path, wrap: Any, zipped: bool) -> None:
+    trap = tmp_path / "ran"
+    state = wrap({"conv_stem.weight": torch.zeros(1), "payload": Payload(trap)})
+    torch.save(state, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"evil\.pth' cannot be read as weights"):
+        build_model(Architecture(encoder="mobilenet"), encoder_weights=str(tmp_path / "evil.pth"))
+    assert not trap.exists()
+    torch.load(tmp_path / "evil.pth", weights_only=False)
+    assert trap.exists()  # the file would have
+
+
+def test_weights_are_read_without_pickle_whatever_timm_does_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+    monkeypatch.setattr(timm.models, "load_state_dict", lambda path, **arguments: asked.update(arguments) or {})
+    read_state(tmp_path / "any.pth")
+    assert asked["weights_only"] is True
 
 
 def test_a_file_that_is_not_there_or_not_weights_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no file .*gone\.pt"):
-        build_model(encoder="vgg19", decoder="unet", encoder_weights=str(tmp_path / "gone.pt"))
+        build_model(Architecture(encoder="vgg19"), encoder_weights=str(tmp_path / "gone.pt"))
     (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"bad\.safetensors' cannot be read as weights"):
-        build_model(encoder="mobilenet", decoder="unet", encoder_weights=str(tmp_path / "bad.safetensors"))
+        build_model(Architecture(encoder="mobilenet"), encoder_weights=str(tmp_path / "bad.safetensors"))
 
 
 @pytest.mark.parametrize("encoder", ["vgg19", "mobilenet", "inceptionv3", "tu-convnext_atto"])
@@ -124,8 +160,8 @@ def test_without_network_the_error_comes_at_once_and_says_what_to_set(
         monkeypatch.delenv(variable, raising=False)
     started = time.monotonic()
     with pytest.raises(ValueError, match=r"cannot be fetched .*set encoder_weights to null or to the path"):
-        build_model(encoder=encoder, decoder="unet", encoder_weights="imagenet")
-    assert len(check_model(encoder=encoder, decoder="unet", encoder_weights="imagenet")) == 1
+        build_model(Architecture(encoder=encoder), encoder_weights="imagenet")
+    assert len(check_model(Architecture(encoder=encoder), encoder_weights="imagenet")) == 1
     assert time.monotonic() - started < 10
 
 
@@ -139,13 +175,13 @@ def test_what_lies_in_the_cache_is_used_without_network(monkeypatch: pytest.Monk
     snapshot.mkdir(parents=True)
     state = upstream_mobilenet()
     saved(state, snapshot / "model.safetensors")
-    model = build_model(encoder="mobilenet", decoder="unet", encoder_weights="imagenet")
+    model = build_model(Architecture(encoder="mobilenet"), encoder_weights="imagenet")
     assert torch.equal(model.net.encoder.model.conv_stem.weight, state["conv_stem.weight"])
-    assert check_model(encoder="mobilenet", decoder="unet", encoder_weights="imagenet") == []
+    assert check_model(Architecture(encoder="mobilenet"), encoder_weights="imagenet") == []
 
 
 def test_names_of_weights_that_an_encoder_lacks_are_refused_with_those_it_has() -> None:
-    (mistake,) = check_model(encoder="resnet18", decoder="unet", encoder_weights="imgnet")
+    (mistake,) = check_model(Architecture(encoder="resnet18"), encoder_weights="imgnet")
     assert "use one of ['imagenet', 'ssl', 'swsl'], null, or the path" in mistake
-    (mistake,) = check_model(encoder="mobilenet", decoder="unet", encoder_weights="imgnet")
+    (mistake,) = check_model(Architecture(encoder="mobilenet"), encoder_weights="imgnet")
     assert "use imagenet, null, or the path" in mistake

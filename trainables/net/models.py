@@ -1,5 +1,8 @@
 """build_model(): the paper's five U-Nets to the exact parameter count, and any decoder of smp with any encoder.
 
+    model = build_model(Architecture(encoder="vgg19", image_size_px=224))
+    model = build_model(Architecture.of(config, image_size_px=224), encoder_weights=config.encoder_weights)
+
 A model takes images in [0, 1] of shape (B, 1, H, W) and gives logits of shape (B, 1, H, W). Inside, the grey image is
 repeated to the encoder's three channels (with one input channel the paper's counts would not be met) and normalised
 as the encoder's published weights expect, whether it is pretrained or not.
@@ -12,14 +15,17 @@ Shapes: B batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainables.config import DECODERS_WITH_NORM, PAPER_TO_SMP
+from trainables.config import DECODERS_WITH_DEPTH, PAPER_TO_SMP
 from trainables.net import encoders, pretrained
+from trainables.net.architecture import Architecture
+from trainables.net.decoders import create_net
 from trainables.net.vision_ops import smp, timm
 
 encoders.register()
@@ -38,14 +44,6 @@ The hub has them too, but must not be asked to build a model."""
 
 STRIDE_PX = 32
 """Image sides are multiples of it: every encoder with five halvings wants it."""
-
-DECODER_NORM = {
-    # Keras' values: epsilon 1e-3 and momentum 0.99, which is 0.01 in torch's sense of the word.
-    "batchnorm": {"type": "batchnorm", "eps": 1e-3, "momentum": 0.01},
-    "instancenorm": {"type": "instancenorm", "affine": True},
-    "layernorm": {"type": "layernorm"},
-    "identity": {"type": "identity"},
-}
 
 
 class Segmenter(nn.Module):
@@ -71,23 +69,12 @@ class Segmenter(nn.Module):
         return self.net((image_BCHW - self.mean) / self.std)
 
 
-def build_model(
-    *,
-    encoder: str,
-    decoder: str,
-    encoder_weights: str | None = None,
-    decoder_norm: str = "batchnorm",
-    image_size_px: int | None = None,
-) -> nn.Module:
+def build_model(architecture: Architecture, *, encoder_weights: str | None = None) -> nn.Module:
     """A segmentation network with one output class.
 
     Args:
-        encoder: one of the paper's five names, a name of smp, or `tu-<timm name>`.
-        decoder: an smp architecture: `unet`, `fpn`, ... (`smp.MODEL_ARCHITECTURES_MAPPING`).
+        architecture: which one.
         encoder_weights: None for random weights, `imagenet`, or a path of a file with upstream key names.
-        decoder_norm: `batchnorm`, `layernorm`, `instancenorm` or `identity`; of no effect where the architecture has
-            no choice (`config.DECODERS_WITH_NORM`).
-        image_size_px: height and width of the images; encoders with a fixed size (ViT, Swin) are made for it.
 
     Returns:
         A module from images (B, 1, H, W) or (B, 3, H, W) in [0, 1] to logits (B, 1, H, W).
@@ -96,67 +83,37 @@ def build_model(
         ValueError: a name is unknown, the two halves do not go together, the size does not fit, or the weights cannot
             be had or do not fit.
     """
-    if mistakes := _name_mistakes(encoder, decoder) + _size_mistakes(image_size_px):
-        raise ValueError("; ".join(mistakes))
-    name = PAPER_TO_SMP.get(encoder, encoder)
-    extra: dict[str, Any] = _timm_arguments(name, image_size_px)
-    if encoder_weights is None:
-        net = _build_net(encoder, name, decoder, decoder_norm, extra)
-    else:
-        weights = pretrained.weights_file(name, encoder_weights)
-        state = pretrained.read_state(weights)
-        if name.startswith("tu-"):
-            # timm loads with its own adaptations (position embeddings, key names of older files).
-            extra |= {"encoder_weights": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
-        net = _build_net(encoder, name, decoder, decoder_norm, extra)
-        pretrained.load_encoder(net.get_submodule("encoder"), state, weights, timm=name.startswith("tu-"))
-    mean, std = input_normalisation(encoder)
-    return Segmenter(net, mean=mean, std=std)
+    model = _build(architecture, encoder_weights)
+    for name in _idle_modules(architecture):
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, nn.Identity())
+    return model
 
 
-def check_model(
-    *,
-    encoder: str,
-    decoder: str,
-    encoder_weights: str | None = None,
-    decoder_norm: str = "batchnorm",
-    image_size_px: int | None = None,
-) -> list[str]:
+def check_model(architecture: Architecture, *, encoder_weights: str | None = None) -> list[str]:
     """Everything that would keep `build_model` from giving a network that works, one line each; empty if nothing.
 
     Allocates no weights and fetches none. Arguments as for `build_model`.
     """
-    mistakes = _name_mistakes(encoder, decoder) + _size_mistakes(image_size_px)
+    mistakes = _name_mistakes(architecture) + _size_mistakes(architecture.image_size_px)
     if mistakes:
         return mistakes
     if encoder_weights:
-        mistakes += pretrained.check_weights(PAPER_TO_SMP.get(encoder, encoder), encoder_weights)
+        mistakes += pretrained.check_weights(architecture.smp_encoder, encoder_weights)
     try:
-        model = meta_model(encoder=encoder, decoder=decoder, decoder_norm=decoder_norm, image_size_px=image_size_px)
-        mistakes += _shape_mistakes(model, encoder, decoder, image_size_px or 224)
+        mistakes += _shape_mistakes(_whole_meta_model(architecture), architecture)
     except ValueError as error:
         mistakes.append(str(error))
     return mistakes
 
 
 @lru_cache(maxsize=64)
-def meta_model(*, encoder: str, decoder: str, decoder_norm: str = "batchnorm", image_size_px: int | None) -> nn.Module:
+def meta_model(architecture: Architecture) -> nn.Module:
     """The model without memory for its weights (torch's meta device): for counts, shapes and costs. Do not change it.
 
-    Arguments and errors as for `build_model`.
+    Errors as for `build_model`.
     """
-
-    def build() -> nn.Module:
-        return build_model(encoder=encoder, decoder=decoder, decoder_norm=decoder_norm, image_size_px=image_size_px)
-
-    try:
-        with torch.device("meta"):
-            return build()
-    except ValueError as error:
-        if "meta tensors" not in str(error):
-            raise
-        # Some constructors read a tensor's value, which needs memory for a moment.
-        return build().to("meta")
+    return _on_meta(lambda: build_model(architecture))
 
 
 def parameter_count(model: nn.Module) -> int:
@@ -165,17 +122,21 @@ def parameter_count(model: nn.Module) -> int:
 
 
 @lru_cache(maxsize=64)
-def unused_parameters(model: nn.Module, image_size_px: int) -> tuple[str, ...]:
-    """Names of parameters that no output depends on, e.g. the stages that PSPNet leaves out.
+def unused_parameters(architecture: Architecture) -> tuple[str, ...]:
+    """Names of trainable parameters that no output depends on, though they are part of a module that is called."""
+    return tuple(_without_gradient(meta_model(architecture), architecture.size_px))
 
-    Args:
-        model: from `meta_model`.
-        image_size_px: height and width of the images.
-    """
-    logits_BCHW = model(torch.zeros(2, 1, image_size_px, image_size_px, device="meta"))
-    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(logits_BCHW.sum(), [parameter for _, parameter in named], allow_unused=True)
-    return tuple(name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None)
+
+@lru_cache(maxsize=256)
+def trains_on_one_image(architecture: Architecture) -> bool:
+    """Whether one image alone can be trained on: batch norm has nothing to normalise by where it sees one pixel."""
+    try:
+        _forward_on_meta(meta_model(architecture), 1, architecture.size_px)
+    except ValueError as error:
+        if "more than 1 value per channel" in str(error):
+            return False
+        raise
+    return True
 
 
 def input_normalisation(encoder: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -198,30 +159,83 @@ def encoder_names() -> list[str]:
     return list(dict.fromkeys([*PAPER_TO_SMP, *own, *(f"tu-{name}" for name in timm.list_models())]))
 
 
-def _build_net(encoder: str, name: str, decoder: str, decoder_norm: str, extra: dict[str, Any]) -> nn.Module:
-    arguments: dict[str, Any] = {"encoder_weights": None, "in_channels": 3, "classes": 1, **extra}
-    if decoder in DECODERS_WITH_NORM:
-        arguments["decoder_use_norm"] = DECODER_NORM[decoder_norm]
+def _build(architecture: Architecture, encoder_weights: str | None) -> Segmenter:
+    """The whole network, with the stages that a shallow one leaves idle."""
+    if mistakes := _name_mistakes(architecture) + _size_mistakes(architecture.image_size_px):
+        raise ValueError("; ".join(mistakes))
+    name = architecture.smp_encoder
+    extra: dict[str, Any] = _timm_arguments(name, architecture.image_size_px)
+    if encoder_weights is None:
+        net = create_net(architecture, **extra)
+    else:
+        weights = pretrained.weights_file(name, encoder_weights)
+        state = pretrained.read_state(weights)
+        if name.startswith("tu-"):
+            # timm loads with its own adaptations (position embeddings, key names of older files).
+            extra |= {"encoder_weights": True, "pretrained_cfg_overlay": {"state_dict": dict(state)}}
+        net = create_net(architecture, **extra)
+        pretrained.load_encoder(net.get_submodule("encoder"), state, weights, timm=name.startswith("tu-"))
+    mean, std = input_normalisation(architecture.encoder)
+    return Segmenter(net, mean=mean, std=std)
+
+
+@lru_cache(maxsize=64)
+def _whole_meta_model(architecture: Architecture) -> nn.Module:
+    return _on_meta(lambda: _build(architecture, None))
+
+
+@lru_cache(maxsize=64)
+def _idle_modules(architecture: Architecture) -> tuple[str, ...]:
+    """The topmost modules that have parameters and are never called: an encoder's stages below the depth in use.
+
+    smp keeps them, and they would count as parameters, be saved, and lie in memory.
+    """
+    if architecture.encoder_depth == 5 and architecture.decoder in DECODERS_WITH_DEPTH:
+        return ()  # nothing is left out, which need not be found by a pass
+    model = _whole_meta_model(architecture)
+    called: set[nn.Module] = set()
+    hooks = [m.register_forward_pre_hook(lambda module, _: called.add(module)) for m in model.modules()]
     try:
-        net = smp.create_model(decoder, name, **arguments)
-    except (ValueError, KeyError, RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
-        if "memory" in str(error):
+        idle = set(_without_gradient(model, architecture.size_px))
+    except (RuntimeError, ValueError, AssertionError):
+        return ()  # the size does not work, which `check_model` and the first step say better
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(_topmost_idle(model, "", called, idle))
+
+
+def _topmost_idle(module: nn.Module, name: str, called: set[nn.Module], idle: set[str]) -> Iterator[str]:
+    """Names of the largest parts of a module of which nothing is called and no parameter has a gradient."""
+    trainable = [f"{name}.{n}" for n, p in module.named_parameters() if p.requires_grad]
+    if name and trainable and called.isdisjoint(module.modules()) and idle.issuperset(trainable):
+        yield name
+        return
+    for child_name, child in module.named_children():
+        yield from _topmost_idle(child, f"{name}.{child_name}".lstrip("."), called, idle)
+
+
+def _without_gradient(model: nn.Module, size_px: int) -> list[str]:
+    """Names of the trainable parameters of a model on the meta device that no output depends on."""
+    logits_BCHW = _forward_on_meta(model, 2, size_px)
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(logits_BCHW.sum(), [parameter for _, parameter in named], allow_unused=True)
+    return [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is None]
+
+
+def _forward_on_meta(model: nn.Module, images: int, size_px: int) -> Tensor:
+    return model(torch.zeros(images, 1, size_px, size_px, device="meta"))
+
+
+def _on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return build()
+    except ValueError as error:
+        if "meta tensors" not in str(error):
             raise
-        reason = " ".join(str(error).split())
-        if "downsampling pattern" in reason:
-            reason += " It has no pyramid of features; plain vision transformers go with decoder dpt"
-        raise ValueError(f"encoder {encoder!r} cannot be used with decoder {decoder!r}: {reason}") from error
-    if decoder in DECODERS_WITH_NORM and decoder_norm == "layernorm":
-        _norm_over_channels(net.get_submodule("decoder"))
-    return net
-
-
-def _norm_over_channels(decoder: nn.Module) -> None:
-    """Make layer norms work on (B, C, H, W): smp puts in `nn.LayerNorm`, which expects the channels last."""
-    for module in decoder.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.LayerNorm:
-                setattr(module, name, timm.layers.LayerNorm2d(child.normalized_shape[0], eps=child.eps))
+        # Some constructors read a tensor's value, which needs memory for a moment.
+        return build().to("meta")
 
 
 def _timm_arguments(name: str, image_size_px: int | None) -> dict[str, Any]:
@@ -230,7 +244,8 @@ def _timm_arguments(name: str, image_size_px: int | None) -> dict[str, Any]:
     return {"img_size": image_size_px} if config and config.fixed_input_size and image_size_px else {}
 
 
-def _name_mistakes(encoder: str, decoder: str) -> list[str]:
+def _name_mistakes(architecture: Architecture) -> list[str]:
+    encoder, decoder = architecture.encoder, architecture.decoder
     mistakes = []
     if decoder not in smp.MODEL_ARCHITECTURES_MAPPING:
         mistakes.append(f"decoder: {decoder!r} is unknown; use one of {', '.join(decoder_names())}")
@@ -256,11 +271,12 @@ def _size_mistakes(image_size_px: int | None) -> list[str]:
     ]
 
 
-def _shape_mistakes(model: nn.Module, encoder: str, decoder: str, size_px: int) -> list[str]:
+def _shape_mistakes(model: nn.Module, architecture: Architecture) -> list[str]:
     """Run the model on the meta device and see whether the mask has the size of the image."""
-    pair = f"encoder {encoder!r} with decoder {decoder!r} at {size_px} px"
+    size_px = architecture.size_px
+    pair = f"encoder {architecture.encoder!r} with decoder {architecture.decoder!r} at {size_px} px"
     try:
-        shape = tuple(model(torch.zeros(2, 1, size_px, size_px, device="meta")).shape)
+        shape = tuple(_forward_on_meta(model, 2, size_px).shape)
     except (RuntimeError, ValueError, AssertionError) as error:
         return [f"{pair} does not work: {' '.join(str(error).split())}"]
     wanted = (2, 1, size_px, size_px)

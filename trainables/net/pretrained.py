@@ -76,11 +76,13 @@ def check_weights(encoder: str, weights: str) -> list[str]:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file: safetensors, or a torch file that holds nothing but tensors.
 
+    A torch file is a pickle, which can name any code to run: `weights_only` refuses all but tensors.
+
     Raises:
         ValueError: the file cannot be read as weights.
     """
     try:
-        return timm.models.load_state_dict(str(path), use_ema=False)
+        return timm.models.load_state_dict(str(path), use_ema=False, weights_only=True)
     except Exception as error:
         # safetensors, pickle and zip each have their own exceptions for a broken file.
         raise ValueError(f"encoder_weights: {str(path)!r} cannot be read as weights: {error}") from error
