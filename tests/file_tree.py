@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAYOUT = ROOT / "docs" / "layout.md"
-FOLDERS = ("cluster", "data_prep", "trainables", "search", "results", "configs", "docs", "benchmarks")
+FOLDERS = ("cluster", "data_prep", "trainables", "search", "results", "mammosearch", "configs", "docs", "benchmarks")
 BEGIN, END = "<!-- tree: begin (made by `make tree`) -->", "<!-- tree: end -->"
 
 
@@ -70,7 +70,7 @@ def _files(root: Path, folder: str) -> list[str]:
     """The folder's files that git knows; the command first."""
     command = ["git", "-C", str(root), "ls-files", "--", folder]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    present = {file for file in listed if (root / file).exists()}
+    present = {file for file in listed if (root / file).exists() and not file.endswith("/py.typed")}
     return sorted(present, key=lambda file: (not file.endswith("/run.py"), file))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.file_tree import ROOT, comment
 
-PACKAGES = ("cluster", "data_prep", "trainables", "search", "results")
+PACKAGES = ("cluster", "data_prep", "trainables", "search", "results", "mammosearch")
 MODULES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 COMMANDS = sorted(f"{package}.run" for package in PACKAGES if (ROOT / package / "run.py").exists())
 HEAVY = ("ray", "torch", "optuna", "segmentation_models_pytorch", "timm", "torchvision", "matplotlib")
@@ -28,6 +28,10 @@ def test_import_contracts_hold() -> None:
 
 def test_importing_results_loads_neither_torch_nor_ray() -> None:
     assert loaded_by("import results, results.show, results.report") == set()
+
+
+def test_readers_of_mammosearch_load_neither_torch_nor_ray() -> None:
+    assert loaded_by("import mammosearch; mammosearch.load, mammosearch.open_shards, mammosearch.importance") == set()
 
 
 def test_no_command_loads_torch_or_ray_to_show_its_help() -> None:
