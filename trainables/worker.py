@@ -21,6 +21,7 @@ from data_prep.schema import Normalisation
 from trainables.config import TrialConfig
 from trainables.order import DISK_FULL, SESSION, ErrorKind, TrialError, TrialOrder, short_reason
 from trainables.record import Examples, TrialRecord
+from trainables.score.tables import write_scores
 from trainables.step.place import HOST_ALLOCATION_FAILED
 from trainables.trial import Place, TrialData, TrialSession
 
@@ -100,9 +101,21 @@ class _Worker:
         best_epoch = self._live.restore_best()
         measures = {**self._live.evaluate("test"), "best_epoch": best_epoch}
         if self._place.rank == 0:
+            self._write_scores()
             self._record.write_test(measures)
             self._record.write_examples(self._examples())
         return measures
+
+    def _write_scores(self) -> None:
+        """Each image's measures, of the split that chose the epoch and of the one that no choice has seen."""
+        assert self._order is not None
+        data, config = self._samples[self._order.shards, self._live.config.normalisation], self._live.config
+        for split in ("val", "test"):
+            samples = cast(shards.Samples, data.split(split))
+            batch = max(config.batch_size // config.accumulation, 1)
+            write_scores(
+                self._record.folder, self._live.predict, samples, split=split, threshold=config.threshold, batch=batch
+            )
 
     def _examples(self) -> Examples:
         """Samples spread evenly over the test split, with the model's probabilities."""
