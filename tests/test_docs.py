@@ -1,6 +1,7 @@
 """The documents say what is there: the README's tree, every command and its options, every link, every example."""
 
 import re
+import runpy
 import shlex
 import shutil
 from importlib import import_module
@@ -129,6 +130,24 @@ def test_a_study_can_be_read_with_pandas_alone(
     studies = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").split("\n## Studies\n")[1]
     run_blocks(python_blocks(studies.split("\n## ")[0]), workplace, monkeypatch)
     assert "seresnet50 2.0 0.62" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_notebook_goes_from_a_study_to_a_figure(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib", reason="the extra figures is not installed")
+    monkeypatch.chdir(workplace)
+    monkeypatch.delenv("STUDY", raising=False)
+    runpy.run_path(str(ROOT / "docs" / "study.py"))
+    printed = capsys.readouterr().out
+    assert "12 trials: 10 complete" in printed and "0.6642" in printed
+    assert (workplace / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_cell_of_the_notebook_is_introduced() -> None:
+    cells = re.split(r"^# %%", (ROOT / "docs" / "study.py").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    kinds = ["text" if cell.startswith(" [markdown]") else "code" for cell in cells]
+    assert kinds == ["text", "code"] * (len(kinds) // 2)
 
 
 def test_formats_names_every_file_of_a_trial_folder(tmp_path: Path) -> None:
