@@ -2,15 +2,17 @@
 
     table    prints the paper's tables II and III, the paper's figures beside ours; writes them as CSV and Markdown
     figures  writes validation curves (the paper's figure 2) and pictures of masks (figure 3) as PNG
-    report   writes one HTML page: tables, curves, settings, failures
+    report   writes one HTML page: what came of it, tables, charts, pictures, every trial
+    export   sends the trials to TensorBoard, MLflow or Weights & Biases
 
-All three read the study's folder only, also while the study runs. What they write goes into that folder, or into --out.
+All read the study's folder only, also while the study runs. What they write goes into that folder, or into --out.
 A mistake ends with exit status 2 and one message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -19,6 +21,14 @@ app = typer.Typer(help="Tables, figures and the report of a study.", no_args_is_
 
 Study = Annotated[str, typer.Argument(help="Path or URI of the study's folder, e.g. runs/phantom.")]
 Out = Annotated[str | None, typer.Option("--out", help="Folder or URI to write into; the study's own by default.")]
+
+
+class Tracker(StrEnum):
+    """Where trials can be sent."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
 
 
 @app.command()
@@ -50,6 +60,22 @@ def report(study: Study, out: Out = None) -> None:
     from results.report import write_report
 
     _say_written(lambda: write_report(study, Folder(out or study)))
+
+
+@app.command()
+def export(
+    study: Study,
+    to: Annotated[list[Tracker], typer.Option("--to", help="A tracker; may be given several times.")],
+) -> None:
+    """Send the trials to a tracker: what it was not sent before, by this command or while the study ran."""
+    from results.table import study_folder
+    from trainables.track.mirror import export_trials
+
+    def work() -> list[str]:
+        folder = study_folder(study)
+        return [export_trials(folder, name.value) for name in to]
+
+    _say_written(work)
 
 
 def _say_written(work: Callable[[], list[str]]) -> None:

@@ -40,6 +40,7 @@ from search.study import run_trials
 from trainables.config import TrialConfig
 from trainables.order import SESSION
 from trainables.record import now
+from trainables.track.mirror import LiveMirrors
 
 PROGRESS = "progress.json"
 SAVE_EVERY_S = 5.0
@@ -216,8 +217,8 @@ def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, session: st
         )
         view = StudyView(engine, console)
         try:
-            with view:
-                run_trials(engine, on_event=_on_event(engine, view))
+            with LiveMirrors(folder, config.track) as mirrors, view:
+                run_trials(engine, on_event=_on_event(engine, view, mirrors))
         except KeyboardInterrupt:
             console.print(view.render())
             raise
@@ -228,12 +229,13 @@ def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, session: st
         raise StudyFailedError(f"{engine.failed}\nEach trial's status.json in {folder} has its traceback")
 
 
-def _on_event(engine: Engine, view: StudyView) -> Callable[[], None]:
+def _on_event(engine: Engine, view: StudyView, mirrors: LiveMirrors) -> Callable[[], None]:
     saved_at = time.monotonic()
 
     def on_event() -> None:
         nonlocal saved_at
         view.update()
+        mirrors.changed()
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
             engine.folder.write_json(PROGRESS, {"elapsed_s": round(engine.spent.elapsed_s, 1)})

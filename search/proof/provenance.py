@@ -26,7 +26,7 @@ PACKAGES = (
     "opencv-python-headless",
 )
 STUDY = "study.json"
-FREE_TO_CHANGE = ("budget", "final", "failures", "pools", "placement")
+FREE_TO_CHANGE = ("budget", "final", "failures", "pools", "placement", "track")
 """Sections of the settings that may differ when a study is resumed: they decide how much is done, not what."""
 
 

@@ -16,6 +16,7 @@ from data_prep.schema import BuildSettings
 from search.settings.sections import Budget, Objective, Placement, PrunerConfig, SamplerConfig
 from search.settings.space import AXES, NOT_SEARCHED, Axis, Space, is_number, numbers_of
 from trainables.config import DECODERS, TrialConfig
+from trainables.track.trackers import missing_library
 
 WEIGHTS = ("dice_weight", "iou_weight", "bce_weight")
 
@@ -229,3 +230,12 @@ def baseline_encoders(space: Space, named: bool | Sequence[str]) -> Iterator[Pro
     for i, encoder in enumerate(() if isinstance(named, bool) else named):
         if encoder not in space.encoders():
             yield Problem(("baselines", i), "not an encoder of the space", ", ".join(space.encoders()))
+
+
+def trackers(names: Sequence[str]) -> Iterator[Problem]:
+    """Each once, and its library installed before a study relies on it."""
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Problem(("track", index), "named twice")
+        elif (missing := missing_library(name)) is not None:
+            yield Problem(("track", index), missing)

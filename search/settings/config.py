@@ -38,6 +38,7 @@ from search.settings.sections import (
     settings_class_in,
 )
 from search.settings.space import AXES, Axis, Space
+from trainables.track.trackers import TrackerName
 
 
 class StudyConfigError(ValueError):
@@ -92,6 +93,8 @@ class StudyConfig(Section):
     study: Study = Study()
     warm_start: list[str] = Field(default=[])
     """Folders of earlier studies whose results are told to the sampler."""
+    track: list[TrackerName] = Field(default=[])
+    """Trackers that mirror the trials while they run; they never stop a study."""
 
     _file: str = PrivateAttr(default="(no file)")
     _source: LinedYaml = PrivateAttr(default_factory=LinedYaml)
@@ -226,6 +229,7 @@ def _between_sections(config: StudyConfig) -> Iterator[Problem]:
     yield from wrong_conditions
     yield from checks.pool_names(config.pools, config.placement_rule, config.final.pool)
     yield from checks.objectives(config.objective)
+    yield from checks.trackers(config.track)
     space = _sound_part(config.search_space, [*wrong_values, *wrong_conditions])
     yield from checks.loss_weights(space)
     yield from checks.batches(space, config.pools, config.placement_rule)

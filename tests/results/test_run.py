@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from results.run import app
+from trainables.track.trackers import TRACKERS, Mirrored
 
 runner = CliRunner()
 
@@ -43,3 +44,34 @@ def test_a_scheme_that_nobody_knows_is_one_message_and_status_two() -> None:
     result = runner.invoke(app, ["table", "ftp://host/study"])
     assert result.exit_code == 2
     assert "ftp://host/study" in result.output
+
+
+def test_export_sends_to_a_tracker_what_it_was_not_sent(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    class Fake:
+        def __init__(self, folder: object) -> None: ...
+        def begin(self, trial: Mirrored) -> str:
+            return trial.name
+
+        def epochs(self, run: str, trial: Mirrored, rows: object) -> None: ...
+        def end(self, run: str, trial: Mirrored) -> None:
+            sent.append(run)
+
+        def close(self) -> None: ...
+
+    monkeypatch.setitem(TRACKERS, "mlflow", Fake)
+    monkeypatch.setattr("trainables.track.mirror.missing_library", lambda name: None)
+    result = runner.invoke(app, ["export", str(study), "--to", "mlflow"])
+    assert result.exit_code == 0, result.output
+    assert "11 trials" in result.output
+    assert len(sent) == 11
+    assert "0 trials" in runner.invoke(app, ["export", str(study), "--to", "mlflow"]).output
+
+
+@pytest.mark.parametrize(
+    "words", [["{study}", "--to", "neptune"], ["{study}"], ["{study}/nowhere", "--to", "tensorboard"]]
+)
+def test_an_export_that_cannot_be_is_status_two(study: Path, words: list[str]) -> None:
+    result = runner.invoke(app, ["export", *(word.format(study=study) for word in words)])
+    assert result.exit_code == 2, result.output

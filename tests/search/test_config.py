@@ -214,3 +214,15 @@ def test_problems_found_later_have_the_lines_of_the_file(tmp_path):
     config = load(tmp_path, SMALLEST)
     error = config.error([Problem(("space", "encoder", "choices", 1), "cannot be built", "another")])
     assert 'study.yaml:2  space.encoder.2: cannot be built (got "mobilenet"); allowed: another' in str(error)
+
+
+def test_trackers_are_named_on_one_line(tmp_path):
+    assert load(tmp_path, SMALLEST + "track: [tensorboard]").track == ["tensorboard"]
+    assert load(tmp_path, SMALLEST).track == []
+
+
+def test_a_tracker_that_is_unknown_named_twice_or_not_installed_is_told_before_anything_starts(tmp_path, monkeypatch):
+    assert "neptune" in mistakes(tmp_path, SMALLEST + "track: [neptune]")["track.1"]
+    assert "named twice" in mistakes(tmp_path, SMALLEST + "track: [tensorboard, tensorboard]")["track.2"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install 'mammosearch[mlflow]'" in mistakes(tmp_path, SMALLEST + "track: [mlflow]")["track.1"]

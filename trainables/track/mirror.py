@@ -25,6 +25,11 @@ REPEAT = "repeat of "
 """How the reason of a trial begins that took over the result of an earlier one: it has nothing of its own to send."""
 PAUSE_S = 2.0
 """Least time between two looks at the folders of a running study."""
+WHERE = {
+    "tensorboard": "tensorboard/ in its folder: tensorboard --logdir FOLDER/tensorboard",
+    "mlflow": "MLflow, at MLFLOW_TRACKING_URI or in mlflow.db in its folder",
+    "wandb": "Weights & Biases; what is in wandb/ of its folder is offline: wandb sync",
+}
 LAST_WAIT_S = 30.0
 """How long the end of a study waits for its trackers."""
 
@@ -96,6 +101,24 @@ class Mirror:
     def _remember(self, sent: dict[str, Any], trial_folder: str, known: dict[str, Any]) -> None:
         sent[trial_folder] = known
         self._study.write_json(self._file, sent)
+
+
+def export_trials(study: Folder, name: str) -> str:
+    """Send a study to a tracker now; returns what was sent, and where it lies.
+
+    Raises:
+        ImportError: the tracker's library is not installed.
+        RuntimeError: the tracker could not take it; the same call goes on where this one stopped.
+    """
+    mirror = Mirror(study, name)
+    try:
+        told = mirror.catch_up()
+        mirror.close()
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:  # of any kind: the libraries have their own
+        raise RuntimeError(f"{name} could not take the trials: {type(error).__name__}: {error}") from error
+    return f"{told} trials of {study} to {WHERE[name]}"
 
 
 class LiveMirrors:
