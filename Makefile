@@ -4,7 +4,7 @@
 # Settings: VENV (folder of the environment), PYTHON (interpreter to make it with), EXTRAS, ARGS (passed to the search).
 
 VENV ?= .venv
-EXTRAS ?= study,dev,codecs,figures
+EXTRAS ?= study,dev,codecs,figures,clinic
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed

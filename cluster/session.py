@@ -51,7 +51,7 @@ for _name, _value in ENVIRONMENT.items():
 
 import ray  # noqa: E402
 
-PACKAGES = ("cluster", "data_prep", "trainables", "search", "results")
+PACKAGES = ("cluster", "data_prep", "trainables", "search", "results", "clinic")
 ROOT = Path(__file__).resolve().parent.parent
 
 

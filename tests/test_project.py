@@ -92,7 +92,7 @@ def test_a_python_that_does_not_run_or_is_another_version_is_passed_over(clone: 
     asked = (clone / "asked").read_text()
     assert "python3.11 -m venv .venv" in asked
     assert "-m pip install" in asked
-    assert "-c constraints.txt -e .[study,dev,codecs,figures]" in asked
+    assert "-c constraints.txt -e .[study,dev,codecs,figures,clinic]" in asked
 
 
 def test_without_a_python_that_fits_make_says_what_to_install(clone: Path) -> None:

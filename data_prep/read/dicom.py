@@ -11,7 +11,6 @@ parsed in memory with a limit, and nothing is believed that the file's length co
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut, get_decoder
 from pydicom.uid import UID, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from data_prep.read.codestream import decode_rle, frame_shape
-from data_prep.read.files import open_file, read_all, read_at
+from data_prep.read.files import FilePath, open_file, read_all, read_at
 from data_prep.read.images import check_size, decode_image, image_shape
 from data_prep.schema import ReadError
 from data_prep.shape.geometry import bounding_box
@@ -91,7 +90,7 @@ class HeaderError(ReadError):
         self.header = header
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: FilePath) -> Header:
     """Read the header of a DICOM file at a path or URI, without its pixels.
 
     Raises:
@@ -102,7 +101,21 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         return _parse(file, size)[1]
 
 
-def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+def read_dataset(path: FilePath) -> pydicom.Dataset:
+    """Every tag of a DICOM file before its pixels, for writers of objects that refer to it.
+
+    Raises:
+        ReadError: as `read_header`; `unreadable` where the tags before the pixels fill more than 8 MB.
+    """
+    with open_file(path) as (file, size), _broken_files():
+        _, header = _parse(file, size)
+        dataset = pydicom.dcmread(io.BytesIO(read_at(file, 0, header.pixel_offset)), stop_before_pixels=True)
+        for element in dataset.iterall():  # values are decoded on first use: what is broken shows here
+            element.value  # noqa: B018
+        return dataset
+
+
+def read_pixels(path: FilePath) -> np.ndarray:
     """Read the pixels of a DICOM file at a path or URI: uint8 or uint16 of shape (H, W).
 
     Modality rescale or LUT and the first VOI window or LUT are applied where the tags exist (DICOM PS3.3, C.11.1 and
@@ -118,7 +131,7 @@ def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
         return _to_display(stored_HW, dataset, header)
 
 
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: FilePath) -> np.ndarray:
     """Read DICOM, PNG, JPEG or TIFF, told apart by content: grey uint8 or uint16 of shape (H, W).
 
     Raises:
@@ -129,7 +142,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     return decode_image(read_all(path))
 
 
-def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
+def read_mask(path: FilePath) -> np.ndarray:
     """Read a mask of any format that `read_image` reads: uint8 of shape (H, W), 1 inside the lesion.
 
     A mask of two values (0 and 255, 0 and 1) marks the upper one. A grey mask (resized, JPEG) is cut at half of its
@@ -154,7 +167,7 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     return mask_HW
 
 
-def read_shape(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_shape(path: FilePath) -> tuple[int, int]:
     """(rows, columns) of any image that `read_image` reads, from its header alone. Raises ReadError."""
     if is_dicom(path):
         header = read_header(path)
@@ -169,7 +182,7 @@ def read_shape(path: str | os.PathLike[str]) -> tuple[int, int]:
         return image_shape(read_at(file, 0, size))  # TIFF may keep its directory at the end
 
 
-def is_dicom(path: str | os.PathLike[str]) -> bool:
+def is_dicom(path: FilePath) -> bool:
     """Whether the file has DICOM's prefix (DICOM PS3.10, 7.1). Raises ReadError if it is empty or cannot be opened."""
     with open_file(path) as (file, _):
         return read_at(file, 0, 132)[128:] == b"DICM"

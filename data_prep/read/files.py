@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections.abc import Iterator
@@ -18,12 +19,19 @@ MAX_FILE_BYTES = 208 * 1024 * 1024
 """Room for the largest image that is read (images.MAX_PIXELS) at 16 bits, with its header."""
 
 
+FilePath = str | os.PathLike[str] | bytes
+"""Where a file is: its path or URI; or its whole content, of a file that is on no disk."""
+
+
 @contextmanager
-def open_file(path: str | os.PathLike[str]) -> Iterator[tuple[Any, int]]:
+def open_file(path: FilePath) -> Iterator[tuple[Any, int]]:
     """An open binary file and its size. Raises ReadError for what is no file, is empty, or too large."""
-    text = os.fspath(path)
     try:
-        if "://" in text:
+        text = "" if isinstance(path, bytes) else os.fspath(path)
+        file: Any
+        if isinstance(path, bytes):
+            file, size = io.BytesIO(path), len(path)
+        elif "://" in text:
             filesystem, inside = _remote(text)
             file = filesystem.open_input_file(inside)
             size = file.size()
@@ -67,7 +75,7 @@ def read_at(file: Any, start: int, count: int) -> bytes:
     return b"".join(parts)
 
 
-def read_all(path: str | os.PathLike[str]) -> bytes:
+def read_all(path: FilePath) -> bytes:
     """The content of a file. Raises ReadError as `open_file`."""
     with open_file(path) as (file, size):
         return read_at(file, 0, size)

@@ -1,0 +1,1 @@
+"""DICOM objects about a film: segmentation, probability map, report, presentation state. No torch."""

@@ -1,0 +1,74 @@
+"""A trained trial -> a model folder.
+
+python -m clinic.run pack runs/nas/final/seresnet50 models/seresnet50
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster.storage import Folder
+from data_prep.schema import DatasetCard
+from data_prep.shards import read_card
+from trainables.model.folder import write_model
+from trainables.model.info import INFO, ModelInfo
+from trainables.record import TrialRecord
+
+STUDY = "study.json"
+LEVELS = 4
+"""A trial's folder lies at most so deep below its study's: `final/<name>/<seed>`."""
+
+
+def pack(trial: str, out: str, *, shards: str | None = None, overwrite: bool = False) -> ModelInfo:
+    """Make a model folder of a trial.
+
+    Args:
+        trial: path or URI of a trial folder with weights: a final, or one of `trainables.run`.
+        out: path or URI of the model folder; its last part is the model's name.
+        shards: the shard folder that it was trained on; None: the one that its study names.
+        overwrite: whether a model that is there is replaced.
+
+    Raises:
+        ValueError: there is no such trial, its weights or data are not to be found, or a model is there already.
+    """
+    record, target = TrialRecord(Folder(trial)), Folder(out)
+    if not record.folder.exists("trial.json"):
+        raise ValueError(
+            f"{trial} is no trial folder (it has no trial.json); name a final, as runs/nas/final/seresnet50"
+        )
+    if target.exists(INFO) and not overwrite:
+        raise ValueError(f"{out} holds a model already; give another folder, or --overwrite")
+    study = _study_of(trial)
+    card = _card(shards, study, trial)
+    if study and card.fingerprint != study["dataset_fingerprint"]:
+        raise ValueError(
+            f"{shards or study['dataset']} is not what the study was trained on (its fingerprint is "
+            f"{card.fingerprint[:16]}, the study's {study['dataset_fingerprint'][:16]}); name the right one by --shards"
+        )
+    return write_model(target, record, card, study=study.get("name", "") if study else "")
+
+
+def _study_of(trial: str) -> dict[str, Any] | None:
+    """`study.json` of the study that a trial folder lies in, or None."""
+    place = trial.rstrip("/")
+    for _ in range(LEVELS):
+        place = place.rpartition("/")[0] or "."
+        if place.endswith(":/"):
+            return None
+        folder = Folder(place)
+        if folder.exists(STUDY):
+            return dict(folder.read_json(STUDY))
+        if place == ".":
+            return None
+    return None
+
+
+def _card(shards: str | None, study: dict[str, Any] | None, trial: str) -> DatasetCard:
+    where = shards or (study["dataset"] if study else None)
+    if where is None:
+        raise ValueError(f"{trial} does not say what it was trained on; name the shard folder with --shards")
+    try:
+        return read_card(Folder(where))
+    except ValueError as error:
+        hint = "" if shards else "; if the shards lie elsewhere now, name them with --shards"
+        raise ValueError(f"{error}{hint}") from error

@@ -1,0 +1,140 @@
+"""From a study to the clinic: pack a trained network, and use it.
+
+    python -m clinic.run pack runs/nas/final/seresnet50 models/seresnet50      a trial -> a model folder
+    python -m clinic.run predict models/seresnet50 films/ --out masks          films -> masks, pictures, DICOM objects
+
+Nothing here may decide about a patient. Exit status: 0 done; 1 it failed, or some films could not be used; 2 a mistake
+in what was asked for; 130 interrupted (the same command goes on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    help="From a study to the clinic: pack a trained network, and use it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ModelFolder = Annotated[str, typer.Argument(help="Path or URI of a model folder.")]
+VariantName = Annotated[str | None, typer.Option("--variant", help="A form of the model; default: the chosen one.")]
+SPREAD_FROM_FILMS = 60
+"""From so many films on, starting Ray pays."""
+MOST_LINES = 20
+
+
+@app.command()
+def pack(
+    trial: Annotated[str, typer.Argument(help="A trial folder with weights: a final, or one of trainables.run.")],
+    out: Annotated[str, typer.Argument(help="Path or URI of the model folder; its name is the model's.")],
+    shards: Annotated[str | None, typer.Option(help="What it was trained on; default: what its study names.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
+) -> None:
+    """Make a model folder that predicts alone."""
+    with _mistakes():
+        from clinic.pack import pack as pack_trial
+
+        info = pack_trial(trial, out, shards=shards, overwrite=overwrite)
+        steps = info.preprocessing
+        print(f"{out}: {info.architecture.encoder}, {steps.field_of_view} view, {steps.size_px} px, see MODEL_CARD.md")
+
+
+@app.command()
+def predict(  # noqa: PLR0913 - one option a choice
+    model: ModelFolder,
+    inputs: Annotated[list[str], typer.Argument(help="Films: DICOM, PNG, JPEG, TIFF; files, folders, URIs.")],
+    out: Annotated[str, typer.Option(help="Folder or URI of the results.")],
+    variant: VariantName = None,
+    ensemble: Annotated[
+        list[str] | None, typer.Option(help="A further model to average with; may be repeated.")
+    ] = None,
+    flips: Annotated[
+        list[str] | None, typer.Option(help="Average mirrored copies in: horizontal, vertical; may be repeated.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability above which a pixel is lesion.")] = None,
+    box: Annotated[
+        str | None, typer.Option(help="TOP,LEFT,BOTTOM,RIGHT of the lesion, for a lesion-view model.")
+    ] = None,
+    boxes: Annotated[str | None, typer.Option(help="CSV of lesions: film, top, left, bottom, right.")] = None,
+    write: Annotated[
+        str | None,
+        typer.Option(help="mask,overlay,contours,seg,report,presentation (default), probability, fractional."),
+    ] = None,
+    plane_geometry: Annotated[
+        bool, typer.Option("--plane-geometry", help="Made-up position in space, for viewers such as OHIF.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes by Ray; 0: this one. Default: one a core for many films.")
+    ] = None,
+) -> None:
+    """Segment films; one that cannot be used is a row with its reason, and the rest goes on."""
+    with _mistakes():
+        from clinic.predict.batch import Spread, here, predict_films
+        from clinic.predict.choices import to_flips, to_outputs
+        from clinic.predict.films import find_films, read_box
+        from clinic.predict.prediction import Options
+        from clinic.predict.predictor import Order
+        from clinic.progress import film_progress
+
+        films = find_films(inputs, boxes=boxes, box=None if box is None else read_box(box))
+        spread_out = len(films) >= SPREAD_FROM_FILMS if workers is None else workers > 0
+        order = Order(
+            models=(model, *(ensemble or [])),
+            out=out,
+            variant=variant,
+            options=Options(threshold=threshold, flips=to_flips(flips or [])),
+            outputs=to_outputs(write),
+            plane_geometry=plane_geometry,
+            threads=1 if spread_out else None,
+        )
+        spread: Spread = here
+        if spread_out:
+            from clinic.predict.on_ray import over
+
+            spread = over(workers)
+        with film_progress() as progress:
+            table = predict_films(order, films, spread=spread, progress=progress)
+        _tell(table, out)
+
+
+def _tell(table: pd.DataFrame, out: str) -> None:
+    """Say what came of the films; exit status 1 where some could not be used."""
+    bad = table[table["status"] != "segmented"]
+    for row in bad.head(MOST_LINES).itertuples():
+        typer.echo(f"{row.name}: {row.reason}".encode(errors="backslashreplace").decode(), err=True)
+    if len(bad) > MOST_LINES:
+        typer.echo(f"... and {len(bad) - MOST_LINES} more, see films.csv", err=True)
+    left_out = int((table["status"] == "left_out").sum())
+    marked = int(table.get("lesions", table["status"] == "").fillna(0).sum())
+    print(f"{out}: {len(table) - left_out} films segmented, {marked} lesions marked, {left_out} films left out")
+    if len(bad):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """A mistake of the user's is one message and exit status 2."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        typer.echo(f"clinic: {error}", err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        typer.echo(f"clinic: {type(error).__name__}: {error}", err=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        typer.echo("clinic: interrupted; the same command goes on where it stopped", err=True)
+        raise typer.Exit(130) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,141 @@
+"""The model folder: written from a trial, read back alone, and refused where it is not what it says."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+from cluster.storage import Folder
+from tests.clinic.fakes import card, write_small_model, write_trial
+from trainables.config import TrialConfig
+from trainables.model.folder import load_network, read_weights, write_model
+from trainables.model.info import read_info
+from trainables.net.models import build_model
+from trainables.net.vision_ops import smp
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_model(tmp_path_factory.mktemp("models") / "small")
+
+
+@pytest.fixture
+def model(packed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "small"))
+
+
+def test_the_network_of_the_folder_gives_what_the_trials_network_gave(packed: Path):
+    trial = packed.parent / "small-trial"
+    was = build_model(encoder="tu-test_efficientnet", decoder="linknet", image_size_px=64)
+    was.load_state_dict(safetensors.torch.load_file(trial / "weights.safetensors"))
+    now = load_network(Folder(packed), read_info(Folder(packed)))
+    image_B1HW = torch.rand(2, 1, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(was.eval()(image_B1HW), now(image_B1HW))
+
+
+def test_the_weights_have_the_names_of_smp_and_load_there_alone(packed: Path):
+    info = read_info(Folder(packed))
+    net = smp.create_model("linknet", "tu-test_efficientnet", encoder_weights=None, decoder_use_norm={
+        "type": "batchnorm", "eps": 1e-3, "momentum": 0.01})  # fmt: skip
+    net.load_state_dict(safetensors.torch.load_file(packed / "weights.safetensors"))
+    image_B1HW = torch.rand(1, 1, 64, 64)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (info.architecture.mean, info.architecture.std))
+    with torch.inference_mode():
+        ours = load_network(Folder(packed), info)(image_B1HW)
+        assert torch.equal(net.eval()((image_B1HW - mean) / std), ours)
+
+
+def test_the_folder_says_what_the_model_was_made_for(packed: Path):
+    info = read_info(Folder(packed))
+    assert info.preprocessing.model_dump() == {
+        "field_of_view": "whole",
+        "lesion_margin": 0.5,
+        "size_px": 64,
+        "normalisation": "minmax",
+        "crop_to_breast": True,
+        "orient": True,
+    }
+    assert (info.name, info.epoch, info.threshold, info.data.fingerprint) == ("small", 2, 0.5, "2" * 64)
+    measures = json.loads((packed / "metrics.json").read_text())
+    assert measures["val"]["dice"] == 0.6
+    assert measures["test"]["images"] == 12
+
+
+def test_the_card_has_the_block_that_hugging_face_reads(packed: Path):
+    _, block, text = (packed / "MODEL_CARD.md").read_text().split("---\n", 2)
+    data = yaml.safe_load(block)
+    assert data["pipeline_tag"] == "image-segmentation"
+    assert {m["type"]: m["value"] for m in data["model-index"][0]["results"][0]["metrics"]} == {
+        "dice": 0.55,
+        "iou": 0.4,
+    }
+    assert "never seen a patient" in text
+    assert "not to decide about" in text
+
+
+def test_a_model_that_was_not_tested_claims_no_test_figure(tmp_path: Path):
+    write_model(Folder(tmp_path / "m"), write_trial(tmp_path / "t", test=False), card())
+    text = (tmp_path / "m" / "MODEL_CARD.md").read_text()
+    assert "model-index" not in text
+    assert "| test |" not in text
+
+
+def test_nothing_in_the_folder_is_a_pickle(packed: Path):
+    assert {file.suffix for file in packed.iterdir()} == {".json", ".md", ".safetensors"}
+    assert not any(file.read_bytes()[:2] == b"\x80\x02" for file in packed.iterdir())
+
+
+def test_damaged_weights_are_refused(model: Path):
+    content = bytearray((model / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (model / "weights.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged"):
+        read_weights(Folder(model), read_info(Folder(model)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": 2}, "format 2"),
+        ({"threshold": 7}, "threshold"),
+        ({"name": "../x"}, "name"),
+        ({"surprise": 1}, "surprise"),
+    ],
+)
+def test_a_model_json_that_cannot_be_right_is_refused_by_name(model: Path, change: dict, says: str):
+    value = json.loads((model / "model.json").read_text())
+    (model / "model.json").write_text(json.dumps({**value, **change}))
+    with pytest.raises(ValueError, match=says):
+        read_info(Folder(model))
+
+
+def test_where_there_is_no_model_the_command_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"python -m clinic\.run pack"):
+        read_info(Folder(tmp_path))
+
+
+def test_a_trial_without_weights_is_refused(tmp_path: Path):
+    record = write_trial(tmp_path / "t")
+    (tmp_path / "t" / "weights.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"has no weights\.safetensors"):
+        write_model(Folder(tmp_path / "m"), record, card())
+    assert not (tmp_path / "m" / "model.json").exists()
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path):
+    record = write_trial(tmp_path / "t")
+    other = TrialConfig(encoder="tu-test_efficientnet", decoder="unet").model_dump(mode="json")
+    record.write_info(record.info().model_copy(update={"config": other}))
+    with pytest.raises(ValueError, match="do not fit tu-test_efficientnet with unet"):
+        write_model(Folder(tmp_path / "m"), record, card())
+
+
+def test_images_of_another_size_are_refused_with_both_sizes(packed: Path):
+    with pytest.raises(ValueError, match="64 x 64 px and is given 96 x 64"):
+        read_info(Folder(packed)).check_size(*np.zeros((96, 64)).shape)
