@@ -45,7 +45,7 @@ def pack(
 
         info = pack_trial(trial, out, shards=shards, overwrite=overwrite)
         steps = info.preprocessing
-        print(f"{out}: {info.architecture.encoder}, {steps.field_of_view} view, {steps.size_px} px, see MODEL_CARD.md")
+        print(f"{out}: {info.network.encoder}, {steps.field_of_view} view, {steps.size_px} px, see MODEL_CARD.md")
 
 
 @app.command()

@@ -15,7 +15,8 @@ from data_prep.schema import BuildSettings, DatasetCard
 from tests.data_prep.trees import write_dicom
 from trainables.config import TrialConfig
 from trainables.model.folder import write_model
-from trainables.model.info import Architecture, ModelInfo, Preprocessing, TrainedOn
+from trainables.model.info import ModelInfo, Network, Preprocessing, TrainedOn
+from trainables.net.architecture import Architecture
 from trainables.net.models import build_model
 from trainables.record import TrialInfo, TrialRecord
 from trainables.step.checkpoint import weights_bytes
@@ -60,8 +61,15 @@ def model_info(*, field_of_view: str = "whole", size_px: int = 96, **changes: An
     settings = BuildSettings(field_of_view=field_of_view, size_px=size_px, normalisations=("minmax",))
     values: dict[str, Any] = {
         "name": f"bright-{field_of_view}",
-        "architecture": Architecture(
-            **SMALL, decoder_norm="batchnorm", mean=(0.0,) * 3, std=(1.0,) * 3, parameters=95_000
+        "network": Network(
+            **SMALL,
+            decoder_norm="batchnorm",
+            encoder_depth=5,
+            decoder_width=1.0,
+            decoder_attention="none",
+            mean=(0.0,) * 3,
+            std=(1.0,) * 3,
+            parameters=95_000,
         ),
         "preprocessing": Preprocessing.of(settings, "minmax"),
         "threshold": 0.75,
@@ -91,7 +99,7 @@ def write_trial(folder: Path, *, test: bool = True, **config: Any) -> TrialRecor
     record.write_metrics([{"epoch": n, **dict.fromkeys(names, value)} for n, value in enumerate(dice, start=1)])
     if test:
         record.write_test({"dice": 0.55, "iou": 0.4, "dice_soft": 0.5, "iou_soft": 0.4, "loss": 0.5, "images": 12})
-    model = build_model(encoder=settings.encoder, decoder=settings.decoder, image_size_px=64)
+    model = build_model(Architecture.of(settings, 64))
     record.folder.write_bytes("weights.safetensors", weights_bytes(model.state_dict()))
     return record
 

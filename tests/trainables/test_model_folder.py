@@ -15,6 +15,7 @@ from tests.clinic.fakes import card, write_small_model, write_trial
 from trainables.config import TrialConfig
 from trainables.model.folder import load_network, read_weights, write_model
 from trainables.model.info import read_info
+from trainables.net.architecture import Architecture
 from trainables.net.models import build_model
 from trainables.net.vision_ops import smp
 
@@ -31,7 +32,7 @@ def model(packed: Path, tmp_path: Path) -> Path:
 
 def test_the_network_of_the_folder_gives_what_the_trials_network_gave(packed: Path):
     trial = packed.parent / "small-trial"
-    was = build_model(encoder="tu-test_efficientnet", decoder="linknet", image_size_px=64)
+    was = build_model(Architecture(encoder="tu-test_efficientnet", decoder="linknet", image_size_px=64))
     was.load_state_dict(safetensors.torch.load_file(trial / "weights.safetensors"))
     now = load_network(Folder(packed), read_info(Folder(packed)))
     image_B1HW = torch.rand(2, 1, 64, 64)
@@ -45,7 +46,7 @@ def test_the_weights_have_the_names_of_smp_and_load_there_alone(packed: Path):
         "type": "batchnorm", "eps": 1e-3, "momentum": 0.01})  # fmt: skip
     net.load_state_dict(safetensors.torch.load_file(packed / "weights.safetensors"))
     image_B1HW = torch.rand(1, 1, 64, 64)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (info.architecture.mean, info.architecture.std))
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (info.network.mean, info.network.std))
     with torch.inference_mode():
         ours = load_network(Folder(packed), info)(image_B1HW)
         assert torch.equal(net.eval()((image_B1HW - mean) / std), ours)

@@ -59,7 +59,7 @@ def _front_matter(info: ModelInfo, measures: dict[str, dict[str, Any]]) -> str:
         license="apache-2.0",
         library_name="segmentation-models-pytorch",
         pipeline_tag="image-segmentation",
-        tags=["mammography", "medical", "breast-lesion-segmentation", info.architecture.encoder],
+        tags=["mammography", "medical", "breast-lesion-segmentation", info.network.encoder],
         metrics=list(MEASURES),
         model_name=info.name if results else None,
         eval_results=results or None,
@@ -69,8 +69,8 @@ def _front_matter(info: ModelInfo, measures: dict[str, dict[str, Any]]) -> str:
 
 def _summary(info: ModelInfo) -> str:
     return (
-        f"Gives each pixel of a mammogram the probability that it belongs to a lesion. {info.architecture.decoder} "
-        f"with the encoder {info.architecture.encoder}, {info.architecture.parameters / 1e6:.2f} million parameters, "
+        f"Gives each pixel of a mammogram the probability that it belongs to a lesion. {info.network.decoder} "
+        f"with the encoder {info.network.encoder}, {info.network.parameters / 1e6:.2f} million parameters, "
         f"for {VIEWS[info.preprocessing.field_of_view]}. A research model: no medical device, not to decide about "
         "a patient."
     )

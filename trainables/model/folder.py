@@ -20,13 +20,16 @@ from cluster.storage import Folder
 from data_prep.schema import DatasetCard
 from trainables.config import TrialConfig
 from trainables.model.describe import model_card
-from trainables.model.info import INFO, Architecture, ModelInfo, Preprocessing, TrainedOn
+from trainables.model.info import INFO, ModelInfo, Network, Preprocessing, TrainedOn
+from trainables.net.architecture import Architecture
 from trainables.net.models import Segmenter, build_model, input_normalisation, parameter_count
 from trainables.record import TrialRecord, now
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
 MODEL_CARD = "MODEL_CARD.md"
+BUILT_OF = ("encoder", "decoder", "decoder_norm", "encoder_depth", "decoder_width", "decoder_attention")
+"""Settings that decide the network's layers."""
 PREFIX = "net."
 """Before each key in a trial's weights: the network inside `Segmenter`."""
 PACKAGES = ("mammosearch", "torch", "segmentation-models-pytorch", "timm", "opencv-python-headless", "numpy", "pydicom")
@@ -58,10 +61,8 @@ def write_model(
     mean, std = input_normalisation(config.encoder)
     info = _checked(
         name=name or folder.name,
-        architecture=Architecture(
-            encoder=config.encoder,
-            decoder=config.decoder,
-            decoder_norm=config.decoder_norm,
+        network=Network(
+            **{name: getattr(config, name) for name in BUILT_OF},
             mean=mean,
             std=std,
             parameters=parameter_count(network),
@@ -134,9 +135,7 @@ def _weights_of(record: TrialRecord) -> dict[str, Tensor]:
 
 
 def _network(config: TrialConfig, size_px: int, weights: dict[str, Tensor], where: str) -> nn.Module:
-    model = build_model(
-        encoder=config.encoder, decoder=config.decoder, decoder_norm=config.decoder_norm, image_size_px=size_px
-    )
+    model = build_model(Architecture.of(config, size_px))
     assert isinstance(model, Segmenter)
     try:
         model.net.load_state_dict(weights)

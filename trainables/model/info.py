@@ -16,14 +16,17 @@ FORMAT = 1
 INFO = "model.json"
 
 
-class Architecture(BaseModel):
-    """The network: enough to build it again with segmentation-models-pytorch."""
+class Network(BaseModel):
+    """The network: what it takes to build it again, with segmentation-models-pytorch alone too."""
 
     model_config = ConfigDict(frozen=True)
 
     encoder: str
     decoder: str
     decoder_norm: str
+    encoder_depth: int
+    decoder_width: float
+    decoder_attention: str
     mean: tuple[float, ...]
     """Subtracted from images in [0, 1], one value a channel; a grey image is each of the three channels."""
     std: tuple[float, ...]
@@ -84,7 +87,7 @@ class ModelInfo(BaseModel):
 
     format: int = FORMAT
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
-    architecture: Architecture
+    network: Network
     preprocessing: Preprocessing
     threshold: float = Field(gt=0, lt=1)
     """Probability above which a pixel is lesion."""
