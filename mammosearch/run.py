@@ -22,6 +22,7 @@ ROOMS = {
     "train": ("trainables.run", "Train one configuration in this process."),
     "search": ("search.run", "The main job: search, then train the winners in full."),
     "results": ("results.run", "Tables, figures and the report of a study."),
+    "clinic": ("clinic.run", "Use a trained network: pack it, and segment films with it."),
     "cluster": ("cluster.run", "Check a cluster and its storage; send a study there."),
 }
 """Command -> the module whose `app` it is, and what it is for."""
