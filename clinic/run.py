@@ -2,6 +2,7 @@
 
     python -m clinic.run pack runs/nas/final/seresnet50 models/seresnet50      a trial -> a model folder
     python -m clinic.run predict models/seresnet50 films/ --out masks          films -> masks, pictures, DICOM objects
+    python -m clinic.run export models/seresnet50 --shards shards/phantom      smaller and faster forms, measured
 
 Nothing here may decide about a patient. Exit status: 0 done; 1 it failed, or some films could not be used; 2 a mistake
 in what was asked for; 130 interrupted (the same command goes on).
@@ -104,6 +105,41 @@ def predict(  # noqa: PLR0913 - one option a choice
         with film_progress() as progress:
             table = predict_films(order, films, spread=spread, progress=progress)
         _tell(table, out)
+
+
+@app.command()
+def export(
+    model: ModelFolder,
+    shards: Annotated[str, typer.Option(help="The shard folder that the model was trained on.")],
+    variants: Annotated[
+        str, typer.Option(help="onnx, int8, pt2, openvino, pruned50 (any share), pruned50-int8; several by commas.")
+    ] = "onnx,int8,pt2",
+    max_latency_ms: Annotated[float | None, typer.Option(min=0, help="Limit of the 95th percentile.")] = None,
+    max_mb: Annotated[float | None, typer.Option(min=0, help="Limit of the file, in MB.")] = None,
+    min_dice: Annotated[float | None, typer.Option(min=0, max=1, help="On the validation split.")] = None,
+    epochs: Annotated[int, typer.Option(min=0, help="Of fine-tuning after pruning.")] = 8,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads at which latency is measured.")] = 1,
+) -> None:
+    """Write the network in other forms, measure them here, and choose the one that `predict` uses."""
+    with _mistakes():
+        from clinic.export.choose import Limits
+        from clinic.export.export import ExportOrder
+        from clinic.export.export import export as export_model
+        from clinic.export.show import print_variants
+
+        order = ExportOrder(
+            model=model,
+            shards=shards,
+            variants=tuple(name.strip() for name in variants.split(",") if name.strip()),
+            limits=Limits(max_latency_ms=max_latency_ms, max_mb=max_mb, min_dice=min_dice),
+            epochs=epochs,
+            threads=threads,
+        )
+        try:
+            print_variants(export_model(order, tell=lambda line: typer.echo(line, err=True)))
+        except (LookupError, RuntimeError) as error:
+            typer.echo(f"clinic: {error}", err=True)
+            raise typer.Exit(1) from error
 
 
 def _tell(table: pd.DataFrame, out: str) -> None:

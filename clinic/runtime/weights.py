@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from clinic.runtime.variants import Variant
+from clinic.runtime.variants import Variant, read_checked
 from cluster.storage import Folder
 from trainables.model.folder import load_network
 from trainables.model.info import ModelInfo
@@ -13,8 +13,14 @@ from trainables.step.place import default_device
 
 
 def load(folder: Folder, info: ModelInfo, variant: Variant, threads: int | None) -> TorchRuntime:
-    """The network of a model folder. Raises ValueError where the weights are damaged or do not fit."""
-    return TorchRuntime(load_network(folder, info), device=default_device(), threads=threads)
+    """The network of a model folder, with the variant's own weights where it has some.
+
+    Raises:
+        ValueError: the weights are damaged, or do not fit.
+    """
+    own = next(iter(variant.files), None)
+    content = None if own is None else read_checked(folder, variant, own)
+    return TorchRuntime(load_network(folder, info, content), device=default_device(), threads=threads)
 
 
 class TorchRuntime:

@@ -110,14 +110,20 @@ def read_weights(folder: Folder, info: ModelInfo) -> dict[str, Tensor]:
     return safetensors.torch.load(content)
 
 
-def load_network(folder: Folder, info: ModelInfo) -> nn.Module:
+def load_network(folder: Folder, info: ModelInfo, content: bytes | None = None) -> nn.Module:
     """The network with its weights, in eval mode, on the CPU: images (B, 1, S, S) in [0, 1] to logits (B, 1, S, S).
+
+    Args:
+        folder: the model's.
+        info: what its model.json says.
+        content: of a safetensors file with other weights for the same network; None: the folder's own.
 
     Raises:
         ValueError: the weights are damaged, or do not fit.
     """
     config = TrialConfig.model_validate(info.config)
-    return _network(config, info.preprocessing.size_px, read_weights(folder, info), str(folder))
+    weights = read_weights(folder, info) if content is None else safetensors.torch.load(content)
+    return _network(config, info.preprocessing.size_px, weights, str(folder))
 
 
 def _weights_of(record: TrialRecord) -> dict[str, Tensor]:
