@@ -6,9 +6,14 @@ each. The batch size of a trial is global: it does not depend on the number of w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from cluster.settings.problems import Problem, not_one_of, raise_problems
+from cluster.settings.source import Source
+from cluster.settings.validate import validate
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -164,7 +169,44 @@ not measured; the CPU's was.
 """
 
 
-def over_shipped(described: dict[str, Any]) -> dict[str, Any]:
-    """What a settings file says of a pool, laid over the shipped pool of that name if there is one."""
-    shipped = SHIPPED.get(described["name"])
-    return {**(shipped.model_dump() if shipped else {}), **described}
+def _over_shipped(value: Any) -> Any:
+    """A shipped pool's name, or what changes or makes one laid over the shipped pool of that name, if there is one."""
+    value = {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return value
+    if value["name"] not in SHIPPED and set(value) == {"name"}:
+        unknown = not_one_of((), "unknown pool", value["name"], list(SHIPPED))
+        raise_problems(replace(unknown, allowed=f"{unknown.allowed}, or a mapping that describes one"))
+    shipped = SHIPPED.get(value["name"])
+    return {**(shipped.model_dump() if shipped else {}), **value}
+
+
+def _each_once(pools: list[Pool]) -> list[Pool]:
+    names = [pool.name for pool in pools]
+    raise_problems(*(Problem((i,), "listed twice", "each name once") for i, n in enumerate(names) if n in names[:i]))
+    return pools
+
+
+Pools = Annotated[
+    list[Annotated[Pool, BeforeValidator(_over_shipped)]],
+    Field(min_length=1, max_length=64),
+    AfterValidator(_each_once),
+]
+"""`pools` of `nas.yaml`: names of shipped pools, or mappings that change or describe one."""
+
+
+class _PoolsOfStudy(BaseModel):
+    """A study's settings, of which nothing but the pools is looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pools: Pools = Field(default=[SHIPPED["cpu"]])
+
+
+def parse_pools(source: Source) -> list[Pool]:
+    """The pools of a study's settings. Whether the rest is right, `search.run --dry-run` says.
+
+    Raises:
+        SettingsError: with every mistake in them.
+    """
+    return validate(_PoolsOfStudy, source).pools

@@ -11,13 +11,19 @@ A mistake ends with exit status 2 and one message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Tables, figures and the report of a study.", no_args_is_help=True, add_completion=False)
+from cluster.cli import exits
+
+app = typer.Typer(
+    help="Tables, figures and the report of a study.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 Study = Annotated[str, typer.Argument(help="Path or URI of the study's folder, e.g. runs/phantom.")]
 Out = Annotated[str | None, typer.Option("--out", help="Folder or URI to write into; the study's own by default.")]
@@ -34,32 +40,32 @@ class Tracker(StrEnum):
 @app.command()
 def table(study: Study, out: Out = None) -> None:
     """Print tables II and III and write them as CSV and Markdown."""
-    from cluster.storage import Folder
-    from results.show import print_tables, write_tables
+    with exits("results"):
+        from cluster.storage import Folder
+        from results.show import print_tables, write_tables
 
-    def work() -> list[str]:
         print_tables(study)
-        return write_tables(study, Folder(out or study))
-
-    _say_written(work)
+        _say_written(write_tables(study, Folder(out or study)))
 
 
 @app.command()
 def figures(study: Study, out: Out = None) -> None:
     """Write validation curves and pictures of masks as PNG (needs the extra `figures`)."""
-    from cluster.storage import Folder
-    from results.figures import write_figures
+    with exits("results"):
+        from cluster.storage import Folder
+        from results.figures import write_figures
 
-    _say_written(lambda: write_figures(study, Folder(out or study)))
+        _say_written(write_figures(study, Folder(out or study)))
 
 
 @app.command()
 def report(study: Study, out: Out = None) -> None:
     """Write one self-contained HTML page about the study."""
-    from cluster.storage import Folder
-    from results.report import write_report
+    with exits("results"):
+        from cluster.storage import Folder
+        from results.report import write_report
 
-    _say_written(lambda: write_report(study, Folder(out or study)))
+        _say_written(write_report(study, Folder(out or study)))
 
 
 @app.command()
@@ -68,25 +74,17 @@ def export(
     to: Annotated[list[Tracker], typer.Option("--to", help="A tracker; may be given several times.")],
 ) -> None:
     """Send the trials to a tracker: what it was not sent before, by this command or while the study ran."""
-    from results.table import study_folder
-    from trainables.track.mirror import export_trials
+    with exits("results"):
+        from results.table import study_folder
+        from trainables.track.mirror import export_trials
 
-    def work() -> list[str]:
         folder = study_folder(study)
-        return [export_trials(folder, name.value) for name in to]
-
-    _say_written(work)
+        _say_written([export_trials(folder, name.value) for name in to])
 
 
-def _say_written(work: Callable[[], list[str]]) -> None:
-    """Do the work and name the files written; a user's mistake is one message and exit status 2."""
-    try:
-        written = work()
-    except (OSError, ValueError, ImportError) as error:
-        typer.echo(f"results: {error}", err=True)
-        raise typer.Exit(2) from error
-    for file in written:
-        typer.echo(f"wrote {file}")
+def _say_written(files: list[str]) -> None:
+    for file in files:
+        print(f"wrote {file}")
 
 
 if __name__ == "__main__":

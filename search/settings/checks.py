@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cluster.pools import Pool
-from cluster.settings.problems import Problem, from_pydantic
+from cluster.settings.problems import Problem, from_pydantic, not_one_of
 from data_prep.schema import BuildSettings
 from search.settings.sections import Budget, Objective, Placement, PrunerConfig, SamplerConfig
 from search.settings.space import AXES, NOT_SEARCHED, Axis, Space, is_number, numbers_of
@@ -27,13 +27,7 @@ def settings(section: str, names: Sequence[str]) -> Iterator[Problem]:
         if name in NOT_SEARCHED:
             yield Problem((section, name), f"decided by {NOT_SEARCHED[name]}", "set it there")
         elif name not in AXES:
-            yield Problem((section, name), "unknown setting", _close(name))
-
-
-def _close(name: str) -> str:
-    """The setting that was probably meant, or all there are."""
-    close = difflib.get_close_matches(name, AXES, n=1)
-    return close[0] if close else ", ".join(AXES)
+            yield not_one_of((section, name), "unknown setting", name, AXES)
 
 
 def values(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -65,10 +59,11 @@ def _value_problems(name: str, value: Any, path: tuple[str | int, ...]) -> Itera
         _adapter(name).validate_python(value, strict=True)
     except ValidationError as error:
         found = [p for one in error.errors() for p in from_pydantic(one)]
-        yield Problem(path, found[0].message, "; ".join(p.allowed for p in found if p.allowed))
+        allowed = " or ".join(dict.fromkeys(p.allowed for p in found if p.allowed))
+        yield replace(found[-1], path=path, allowed=allowed)
         return
     if name == "decoder" and value not in DECODERS:
-        yield Problem(path, "unknown decoder", ", ".join(DECODERS))
+        yield not_one_of(path, "unknown decoder", value, DECODERS)
 
 
 @cache
@@ -83,7 +78,7 @@ def conditions(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[P
         for setting, allowed in axis.when.items():
             path = ("space", name, "when", setting)
             if setting not in AXES:
-                yield Problem(path, "unknown setting", _close(setting))
+                yield not_one_of(path, "unknown setting", setting, AXES)
             elif setting == name:
                 yield Problem(path, "an axis cannot depend on itself", "another setting")
             elif setting in axes:
@@ -103,7 +98,12 @@ def _condition_on_axis(
     if choices is None:
         yield Problem(path, "a condition on a range", "a setting with a list of choices")
     elif strange := [value for value in allowed if value not in choices]:
-        yield Problem(path, f"never {', '.join(map(str, strange))}", ", ".join(map(str, choices)))
+        yield not_one_of(
+            path,
+            f"{', '.join(map(str, strange))} is no value of {path[-1]}",
+            strange[0],
+            [str(value) for value in choices],
+        )
 
 
 def loss_weights(space: Space) -> Iterator[Problem]:
@@ -181,11 +181,8 @@ def normalisations(space: Space, build: BuildSettings | None) -> Iterator[Proble
 
 
 def pool_names(pools: Sequence[Pool], placement: Placement, final_pool: str | None) -> Iterator[Problem]:
-    """Pools that are named twice, or named elsewhere but not listed."""
+    """Pools that are named but not listed."""
     names = [pool.name for pool in pools]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            yield Problem(("pools", i), "listed twice", "each name once")
     used: list[tuple[tuple[str, ...], str]] = [
         (("placement", "up_to_million", name), name) for name in placement.up_to_million
     ]
@@ -193,7 +190,7 @@ def pool_names(pools: Sequence[Pool], placement: Placement, final_pool: str | No
     used += [(("final", "pool"), final_pool)] if final_pool else []
     for path, name in used:
         if name not in names:
-            yield Problem(path, f"{name} is not in pools", ", ".join(names))
+            yield not_one_of(path, f"{name} is not in pools", name, names)
 
 
 def budgets(budget: Budget, pruner: PrunerConfig, baselines: int) -> Iterator[Problem]:
@@ -229,13 +226,13 @@ def baseline_encoders(space: Space, named: bool | Sequence[str]) -> Iterator[Pro
     """Baselines of encoders that the space does not hold."""
     for i, encoder in enumerate(() if isinstance(named, bool) else named):
         if encoder not in space.encoders():
-            yield Problem(("baselines", i), "not an encoder of the space", ", ".join(space.encoders()))
+            yield not_one_of(("baselines", i), "not an encoder of the space", encoder, space.encoders())
 
 
 def trackers(names: Sequence[str]) -> Iterator[Problem]:
     """Each once, and its library installed before a study relies on it."""
     for index, name in enumerate(names):
         if name in names[:index]:
-            yield Problem(("track", index), "named twice")
+            yield Problem(("track", index), "named twice", "each once")
         elif (missing := missing_library(name)) is not None:
             yield Problem(("track", index), missing)

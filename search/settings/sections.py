@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -30,13 +30,6 @@ class Section(BaseModel):
     """A mapping of the file: unknown keys are mistakes, values do not change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-def settings_class_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings class in an annotation such as `list[Pool] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := settings_class_in(part))), None)
 
 
 class DataConfig(Section):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cluster.settings.source import SettingsError
 from search.bill.dry_run import dry_run, expected_epochs, print_dry_run, show
-from search.settings.config import StudyConfigError, load_study_config
+from search.settings.config import load_study_config
 
 STUDY = """\
 data:
@@ -62,7 +63,7 @@ def test_mistakes_that_need_the_models_have_their_line_and_come_after_the_tables
     text = STUDY.replace("[mobilenet, vgg19]", "[mobilenet, mobilnet]")
     text = text.replace("source: phantom", "source: pairs, root: /nowhere") + "fixed: {encoder_weights: imagenet}\n"
     out = io.StringIO()
-    with pytest.raises(StudyConfigError) as caught:
+    with pytest.raises(SettingsError) as caught:
         print_dry_run(load(tmp_path, text), Console(file=out, width=140))
     said = str(caught.value)
     assert 'study.yaml:2  data.build.root: there is no such folder (got "/nowhere")' in said
