@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """The numbers of an `OSError` by which nothing more can be written."""
 
+EXTRA_OF = {"matplotlib": "figures"}
+"""Package -> the extra of pyproject.toml that installs it."""
 SAME_COMMAND = "the same command goes on where it stopped"
 
 FAILED, ASKED_WRONGLY, INTERRUPTED = 1, 2, 130
@@ -98,6 +100,12 @@ def text_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         files = [str(file) for file in (error.filename, error.filename2) if file is not None]
         return ": ".join([*files, error.strerror])
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        package = error.name.split(".")[0]
+        extra = EXTRA_OF.get(package)
+        return f"{package} is not installed" + (
+            f"; install it by `pip install 'mammosearch[{extra}]'`" if extra else ""
+        )
     if isinstance(error, MemoryError):
         return f"not enough memory{f': {error}' if str(error) else ''}"
     return str(error) or type(error).__name__
