@@ -28,31 +28,31 @@ TFLOPS_PER_CORE = 0.07
 class Pool(BaseModel):
     """A kind of hardware slot."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, pattern=r"^[a-z0-9][a-z0-9_]*$")
+    name: str = Field(min_length=1, max_length=40, pattern=r"^[a-z0-9][a-z0-9_]*$")
     """How `nas.yaml` and the tables call it."""
     accelerator: str | None = None
     """Ray's accelerator type (`ray.util.accelerators`), e.g. `P100`, `T4`; None for CPU or for any GPU."""
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=1024)
     """Processes of one slot; more than one train with DDP."""
     gpus_per_worker: int = Field(default=0, ge=0, le=1)
     """GPUs of each worker: 0 or 1 (a DDP worker drives one GPU)."""
-    cpus_per_worker: int = Field(default=1, ge=1)
+    cpus_per_worker: int = Field(default=1, ge=1, le=1024)
     """CPU cores of each worker; also its number of torch threads on a CPU pool."""
-    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    gpu_memory_gb: float | None = Field(default=None, gt=0, le=1e6)
     """Memory of one GPU in GB (1e9 bytes); None for a CPU pool."""
-    memory_gb: float | None = Field(default=None, gt=0)
+    memory_gb: float | None = Field(default=None, gt=0, le=1e6)
     """Main memory of one slot in GB, which is what a trial on a CPU pool must fit; None: not checked."""
-    max_slots: int | None = Field(default=None, ge=1)
+    max_slots: int | None = Field(default=None, ge=1, le=100_000)
     """At most this many trials at once; None: as many as the cluster holds."""
-    usd_per_hour: float = Field(default=0.0, ge=0)
+    usd_per_hour: float = Field(default=0.0, ge=0, le=1e6)
     """Price of one slot for one hour, its machine included, on demand."""
-    spot_usd_per_hour: float | None = Field(default=None, ge=0)
+    spot_usd_per_hour: float | None = Field(default=None, ge=0, le=1e6)
     """The same as a spot (preemptible) machine."""
     spot: bool = False
     """Whether the slots are spot machines, and so cost `spot_usd_per_hour`."""
-    tflops: float | None = Field(default=None, gt=0)
+    tflops: float | None = Field(default=None, gt=0, le=1e6)
     """Rate of one worker at `fast_precision` in a training step, in 1e12 operations a second, by which times are
     predicted. Far below the data sheet: batches are small, and much of a U-Net waits for memory."""
     fast_precision: Precision = "fp32"

@@ -37,10 +37,11 @@ def main(
 ) -> None:
     """Search a space of trials, then train the winners in full."""
     from search.settings.config import load_study_config
+    from search.settings.outside import outside
 
     again = shlex.join(study_command(str(space), out=out, max_usd=max_usd, resume=True))
     with exits("search", go_on=f"go on with: {again}"):
-        config = load_study_config(space, out=out, max_usd=max_usd)
+        config = load_study_config(space, out=out, max_usd=max_usd, also=outside)
         from search import job  # torch, Ray and Optuna: only once it is clear that there is something to do
 
         fine = True

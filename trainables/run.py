@@ -53,8 +53,10 @@ def main(
         from cluster.settings.source import read_settings
         from cluster.settings.validate import validate
         from trainables.config import TrialConfig
+        from trainables.net.known import name_problems
 
-        wanted = validate(TrialConfig, read_settings(config, words=settings or (), options={"encoder": encoder}))
+        source = read_settings(config, words=settings or (), options={"encoder": encoder})
+        wanted = validate(TrialConfig, source, also=name_problems)
         if out is None and not untrained:
             raise ValueError("--out is missing: the trial's folder, e.g. --out runs/one")
         from trainables import train_one  # torch: only once it is clear that there is something to do

@@ -12,8 +12,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from cluster.settings.yaml_lines import KeyPath
 
 UNKNOWN_KEY = "unknown key"
-LISTED = 8
-"""So many of the allowed words are listed where one of them was probably meant."""
+LISTED_BESIDE, LISTED = 12, 40
+"""The allowed words are listed beside the one that was probably meant if they are no more than the first; where none is
+close, so many as the second."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,12 @@ class Problem:
 
 
 def not_one_of(path: KeyPath, message: str, word: object, legal: Sequence[str]) -> Problem:
-    """A word that is none of the legal ones: the closest of them, if one is close, and the list."""
+    """A word that is none of the legal ones: the closest of them, if one is close, and the list if it is short."""
     close = difflib.get_close_matches(str(word)[:80], legal, n=1)
-    shown = list(legal)[: LISTED if close else len(legal)]
-    more = f" and {len(legal) - len(shown)} more" if len(shown) < len(legal) else ""
-    return Problem(path, message, ", ".join(shown) + more, meant=close[0] if close else "")
+    if close and len(legal) > LISTED_BESIDE:
+        return Problem(path, message, meant=close[0])
+    more = f" and {len(legal) - LISTED} more" if len(legal) > LISTED else ""
+    return Problem(path, message, ", ".join(legal[:LISTED]) + more, meant=close[0] if close else "")
 
 
 def raise_problems(*problems: Problem) -> None:
@@ -71,7 +73,6 @@ _WORDS = {
     "less_than": ("too large", "below {lt}"),
     "less_than_equal": ("too large", "at most {le}"),
     "multiple_of": ("not a multiple of {multiple_of}", "multiples of {multiple_of}"),
-    "finite_number": ("not a finite number", "a finite number"),
     "int_parsing_size": ("too large", "fewer digits"),
     "int_type": ("not a whole number", "a whole number"),
     "int_from_float": ("not a whole number", "a whole number"),
@@ -94,7 +95,8 @@ _WORDS = {
 """pydantic's error type -> our words: what is wrong, and what is allowed."""
 
 
-_KINDS = {message for kind, (message, _) in _WORDS.items() if kind.endswith("_type")} | {"not one of the choices"}
+_KINDS = {message for kind, (message, _) in _WORDS.items() if kind.endswith("_type")}
+_KINDS |= {"not one of the choices", "not finite"}
 
 
 def together(problems: Sequence[Problem]) -> list[Problem]:
@@ -104,5 +106,5 @@ def together(problems: Sequence[Problem]) -> list[Problem]:
         key = (problem.path, "" if problem.message in _KINDS else problem.message)
         before = merged.get(key, problem)
         allowed = " or ".join(dict.fromkeys(filter(None, (before.allowed, problem.allowed))))
-        merged[key] = replace(problem, allowed=allowed)
+        merged[key] = replace(before if before.message == "not finite" else problem, allowed=allowed)
     return list(merged.values())

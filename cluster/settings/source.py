@@ -60,19 +60,23 @@ class Source:
         if path in self.options:
             self.problems.append(Problem(path, "given twice on the command line", "once"))
             return
+        self.mark(path[:-1], option)
         at = self.value
-        for depth, step in enumerate(path[:-1], 1):
+        for step in path[:-1]:
             if isinstance(at, dict):
                 at[step] = {} if at.get(step) is None else at[step]
                 at = at[step]
-                if not self.knows(path[:depth]):
-                    self.options[path[:depth]] = option
         if isinstance(at, dict):
             self.lines = {known: line for known, line in self.lines.items() if known[: len(path)] != path}
             at[path[-1]] = value
             self.options |= {(*path, *inside): option for inside in _paths(value)}
         elif path[:-1]:
             self.problems.append(Problem(path[:-1], "not a mapping", "key: value lines"))
+
+    def mark(self, path: KeyPath, option: str) -> None:
+        """Note that an option named the path."""
+        around = [path[:depth] for depth in range(1, len(path) + 1)]
+        self.options |= {one: option for one in around if not self.knows(one)}
 
     def error(self, problems: Sequence[Problem]) -> SettingsError:
         """All problems as one error, one line each, in the file's order:
@@ -135,7 +139,7 @@ def _put_word(source: Source, word: str) -> None:
         source.options[(word,)] = "--set"
         source.problems.append(Problem((word,), "not of the form KEY=VALUE", "batch_size=8"))
     elif parsed.mistakes:
-        source.options[path] = "--set"
+        source.mark(path, "--set")
         source.problems.append(
             Problem(path, f"{text[:60]!r}: {parsed.mistakes[0][2]}", "a value, in quotes if need be")
         )

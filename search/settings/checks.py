@@ -14,7 +14,7 @@ from cluster.pools import Pool
 from cluster.settings.problems import Problem, from_pydantic, not_one_of
 from data_prep.schema import BuildSettings
 from search.settings.sections import Budget, Objective, Placement, PrunerConfig, SamplerConfig
-from search.settings.space import AXES, NOT_SEARCHED, Axis, Space, is_number, numbers_of
+from search.settings.space import AXES, MOST_STEPS, NOT_SEARCHED, Axis, Space, is_number, numbers_of
 from trainables.config import DECODERS, TrialConfig
 from trainables.track.trackers import missing_library
 
@@ -49,9 +49,16 @@ def _axis_problems(name: str, axis: Axis) -> Iterator[Problem]:
     elif not is_number(name):
         yield Problem(("space", name, "low"), "not a number, so it has no range", "a list of choices")
     else:
-        for end in ("low", "high", "step"):
-            if (value := getattr(axis, end)) is not None and not (end == "step" and not isinstance(value, float)):
-                yield from _value_problems(name, value, ("space", name, end))
+        yield from (wrong := list(_range_problems(name, axis)))
+        if not wrong and (count := axis.count(name) or 0) > MOST_STEPS:
+            allowed = f"at most {MOST_STEPS:,}: a step, or a narrower range"
+            yield Problem(("space", name), f"a range of {count:,} values", allowed)
+
+
+def _range_problems(name: str, axis: Axis) -> Iterator[Problem]:
+    for end in ("low", "high", "step"):
+        if (value := getattr(axis, end)) is not None and not (end == "step" and not isinstance(value, float)):
+            yield from _value_problems(name, value, ("space", name, end))
 
 
 def _value_problems(name: str, value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -137,21 +144,26 @@ def batches(space: Space, pools: Sequence[Pool], placement: Placement) -> Iterat
     by_name = {pool.name: pool for pool in pools}
     wanted = list(placement.up_to_million) if placement.rule == "by_size" else [placement.pool]
     must = [by_name[name] for name in wanted if name is not None and name in by_name]
-    pairs = list(itertools.product(numbers_of(space, "batch_size"), numbers_of(space, "accumulation")))
     section = "space" if "batch_size" in space.axes else "fixed" if "batch_size" in space.fixed else "space"
     path = (section, "batch_size")
-    if bad := [(b, a) for b, a in pairs if b % a]:
-        batch, parts = bad[0]
-        yield Problem(path, f"{batch} is not divisible by accumulation {parts}", "a multiple of every accumulation")
+    if bad := next((pair for pair in _pairs(space) if pair[0] % pair[1]), None):
+        yield Problem(path, f"{bad[0]} is not divisible by accumulation {bad[1]}", "a multiple of every accumulation")
         return
     for pool in must:
-        if bad := [(b, a) for b, a in pairs if b % (a * pool.workers)]:
-            yield Problem(path, *_indivisible(bad[0], pool))
-    if placement.rule == "auto":
-        for pair in pairs:
-            if all(pair[0] % (pair[1] * pool.workers) for pool in pools):
-                yield Problem(path, *_indivisible(pair, min(pools, key=lambda p: p.workers)))
-                return
+        if bad := next((pair for pair in _pairs(space) if not _splits(pair, pool)), None):
+            yield Problem(path, *_indivisible(bad, pool))
+    nowhere = (pair for pair in _pairs(space) if not any(_splits(pair, pool) for pool in pools))
+    if placement.rule == "auto" and (bad := next(nowhere, None)):
+        yield Problem(path, *_indivisible(bad, min(pools, key=lambda p: p.workers)))
+
+
+def _pairs(space: Space) -> Iterator[tuple[int, int]]:
+    """Every batch size with every accumulation, one by one: of wrong ones the first tells."""
+    yield from itertools.product(numbers_of(space, "batch_size"), numbers_of(space, "accumulation"))
+
+
+def _splits(pair: tuple[int, int], pool: Pool) -> bool:
+    return pair[0] % (pair[1] * pool.workers) == 0
 
 
 def _indivisible(pair: tuple[int, int], pool: Pool) -> tuple[str, str]:
@@ -218,7 +230,7 @@ def objectives(given: Sequence[Objective]) -> Iterator[Problem]:
 def sampler(space: Space, chosen: SamplerConfig) -> Iterator[Problem]:
     """A grid over what is not finite."""
     for name, axis in space.axes.items():
-        if chosen.name == "grid" and axis.values(name) is None:
+        if chosen.name == "grid" and axis.count(name) is None:
             yield Problem(("space", name), "a grid needs finitely many values", "a list of choices, or a step")
 
 

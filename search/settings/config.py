@@ -8,7 +8,7 @@ fit between sections. No torch and no Ray is needed for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +73,7 @@ class StudyConfig(Section):
     final: Final = Final()
     failures: Failures = Failures()
     study: Study = Study()
-    warm_start: list[str] = Field(default=[])
+    warm_start: list[Annotated[str, Field(min_length=1)]] = Field(default=[], max_length=100)
     """Folders of earlier studies whose results are told to the sampler."""
     track: list[TrackerName] = Field(default=[])
     """Trackers that mirror the trials while they run; they never stop a study."""
@@ -130,19 +130,26 @@ class StudyConfig(Section):
         return self._source.error(problems)
 
 
-def load_study_config(path: str | Path, *, out: str | None = None, max_usd: float | None = None) -> StudyConfig:
+def load_study_config(
+    path: str | Path,
+    *,
+    out: str | None = None,
+    max_usd: float | None = None,
+    also: Callable[[StudyConfig], Iterable[Problem]] = lambda config: (),
+) -> StudyConfig:
     """Read and check a settings file.
 
     Args:
         path: the file.
         out: the study's folder, in the place of `study.out`.
         max_usd: the study's money, in the place of `budget.max_usd`.
+        also: further checks, e.g. `search.settings.outside.outside`.
 
     Raises:
         SettingsError: there is no such file, or it has mistakes; the text has all of them.
     """
     source = read_settings(Path(path), options={"study.out": out, "budget.max_usd": max_usd})
-    config = validate(StudyConfig, source)
+    config = validate(StudyConfig, source, also=also)
     if not config.study.name:
         config = config.model_copy(update={"study": config.study.model_copy(update={"name": Path(path).stem})})
     config._source = source
