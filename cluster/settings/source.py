@@ -102,13 +102,13 @@ class Source:
         return line, f"{self.name}:{line}" if self.lines else "", path
 
     def _line(self, where: str, path: KeyPath, problem: Problem) -> str:
-        key = ".".join(step if isinstance(step, str) else f"{step + 1}" for step in path) or "(the whole)"
+        key = ".".join(_cut(step, 60) if isinstance(step, str) else f"{step + 1}" for step in path) or "(the whole)"
         got = value_at(path, self.value)
         hidden = got is NOTHING or not path or problem.line or problem.message == UNKNOWN_KEY
         shown = "" if hidden else f" (got {_short(got)})"
         meant = f"; did you mean {problem.meant}?" if problem.meant else ""
         allowed = f"{'' if meant else ';'} allowed: {problem.allowed}" if problem.allowed else ""
-        return f"{where}  {key}: {problem.message}{shown}{meant}{allowed}"
+        return f"{where}  {key}: {_cut(problem.message, 300)}{shown}{meant}{_cut(allowed, 800)}".replace("\n", "\\n")
 
 
 def read_settings(file: Path | None, *, words: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Source:
@@ -192,5 +192,9 @@ def _paths(value: Any) -> Iterator[KeyPath]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    text = json.dumps(value, ensure_ascii=False, default=str).replace("Infinity", ".inf").replace("NaN", ".nan")
+    return _cut(text, 60)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -20,8 +20,8 @@ from ruamel.yaml.reader import ReaderError
 KeyPath = tuple[str | int, ...]
 """The way to a value: keys and list positions from the top of the file."""
 
-MAX_CHARACTERS = 200_000
-MAX_VALUES = 10_000
+MAX_CHARACTERS = 100_000
+MAX_VALUES = 5_000
 """Values of a file, those of an alias counted each time it is used."""
 MAX_DEPTH = 40
 
