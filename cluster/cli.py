@@ -36,7 +36,16 @@ if TYPE_CHECKING:
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """The numbers of an `OSError` by which nothing more can be written."""
 
-EXTRA_OF = {"matplotlib": "figures"}
+EXTRA_OF = {
+    "matplotlib": "figures",
+    "ray": "study",
+    "jsonschema": "study",
+    "torch": "train",
+    "torchvision": "train",
+    "segmentation_models_pytorch": "train",
+    "timm": "train",
+    "safetensors": "train",
+}
 """Package -> the extra of pyproject.toml that installs it."""
 SAME_COMMAND = "the same command goes on where it stopped"
 
@@ -102,10 +111,8 @@ def text_of(error: BaseException) -> str:
         return ": ".join([*files, error.strerror])
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.split(".")[0]
-        extra = EXTRA_OF.get(package)
-        return f"{package} is not installed" + (
-            f"; install it by `pip install 'mammosearch[{extra}]'`" if extra else ""
-        )
+        wanted = f"'mammosearch[{EXTRA_OF[package]}]'" if package in EXTRA_OF else package
+        return f"this needs {package}: pip install {wanted}"
     if isinstance(error, MemoryError):
         return f"not enough memory{f': {error}' if str(error) else ''}"
     return str(error) or type(error).__name__

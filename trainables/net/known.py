@@ -8,11 +8,12 @@ nothing, and `trainables.net.models.check_model` decides.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ PACKAGES = ("segmentation-models-pytorch", "timm")
 
 
 def installed_versions() -> dict[str, str]:
-    """Version of each package that has encoders."""
-    return {package: version(package) for package in PACKAGES}
+    """Version of each package that has encoders; without those that are not installed."""
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 @cache
