@@ -1,4 +1,7 @@
-"""Write the list of encoders that `trainables.net.known` reads: `python -m trainables.net.list_encoders`."""
+"""Write the list of encoders that `trainables.net.known` reads.
+
+    python -m trainables.net.list_encoders    after a change of the versions of smp or timm
+"""
 
 from __future__ import annotations
 
