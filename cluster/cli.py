@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ EXTRA_OF = {
 SAME_COMMAND = "the same command goes on where it stopped"
 
 FAILED, ASKED_WRONGLY, INTERRUPTED = 1, 2, 130
+_NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
+"""The numbers of an `OSError` that say that what was named is no path."""
 _MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, ImportError)
 
 
@@ -81,6 +84,8 @@ def exits(command: str, *, go_on: str = "") -> Iterator[None]:
             raise typer.Exit(ASKED_WRONGLY) from error
         except (OSError, RuntimeError, MemoryError, EOFError) as error:
             _say(command, text_of(error))
+            if isinstance(error, OSError) and error.errno in _NO_PATH:
+                raise typer.Exit(ASKED_WRONGLY) from error
             if go_on and isinstance(error, OSError) and error.errno in DISK_FULL:
                 _say(command, f"once there is room, {go_on}")
             raise typer.Exit(FAILED) from error
@@ -124,6 +129,7 @@ def printable(text: str) -> str:
 
 
 def _say(command: str, text: str) -> None:
+    text = re.sub(r"\[Errno \d+\] ", "", text)
     print(f"{command}: {printable(text)}", file=sys.stderr, flush=True)
 
 

@@ -16,6 +16,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
@@ -34,6 +35,8 @@ REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATU
 
 READ_AHEAD_BYTES = 1 << 20
 """What one request to an object store fetches at least, where a file is read piece by piece."""
+
+_HALF_A_URI = re.compile(r"(s3|gs|gcs|file|https?|ftp|hdfs|abfs):(?!//)")
 
 T = TypeVar("T")
 
@@ -63,6 +66,8 @@ class Folder:
         text = os.fspath(root)
         if not text:
             raise ValueError("an empty path is no folder; name one, or `.` for the present one")
+        if _HALF_A_URI.match(text):
+            raise ValueError(f"{text!r} is no folder: a URI begins with two slashes, as in s3://bucket/folder")
         if "://" in text:
             try:
                 self._fs, self._path = fs.FileSystem.from_uri(text)
@@ -71,6 +76,8 @@ class Folder:
                     f"cannot use {text!r} as a folder: {error}; give a path or a file://, s3:// or gs:// URI"
                 ) from error
             self._path = self._path.rstrip("/")
+            if not self._path and not isinstance(self._fs, fs.LocalFileSystem):
+                raise ValueError(f"{text!r} names no bucket: s3://bucket/folder")
             place, mark, options = text.partition("?")
             self._base, self._options = place.rstrip("/"), mark + options
             if isinstance(self._fs, fs.LocalFileSystem):

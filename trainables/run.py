@@ -60,7 +60,9 @@ def main(
         if out is None and not untrained:
             raise ValueError("--out is missing: the trial's folder, e.g. --out runs/one")
         from trainables import train_one  # torch: only once it is clear that there is something to do
+        from trainables.step.device import usable_device
 
+        device = usable_device(device)
         if out is None or untrained:
             train_one.measure_untrained(wanted, shards, device=device, threads=threads)
         else:

@@ -1,6 +1,6 @@
 """Write the list of encoders that `trainables.net.known` reads.
 
-    python -m trainables.net.list_encoders    after a change of the versions of smp or timm
+python -m trainables.net.list_encoders    after a change of the versions of smp or timm
 """
 
 from __future__ import annotations
