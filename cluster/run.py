@@ -57,18 +57,22 @@ def launch(
     with exits("cluster"):
         from cluster.launch import launch as launch_study
 
-        _check_file(file, space)
+        if left := _check_file(file, space):
+            raise ValueError(f"{file} has {len(left)} open places; fill them in first")
         launch_study(file, space=space, out=out, resume=resume, max_usd=max_usd)
 
 
-def _check_file(file: Path, space: Path | None) -> None:
+def _check_file(file: Path, space: Path | None) -> list[str]:
+    """Print what a check finds; gives the places that are still to be filled in."""
     from cluster.check.cluster_file import check_file, pools_of
 
     pools = pools_of(space) if space is not None else None
-    for note in check_file(file, pools=pools):
-        print(note)
+    left = check_file(file, pools=pools)
     made = f", and makes the pools {', '.join(pool.name for pool in pools)}" if pools is not None else ""
-    print(f"{file} is as Ray wants it{made}")
+    print(f"{file} is as Ray wants it{made}" + (f", once these {len(left)} places are filled in:" if left else ""))
+    for place in left:
+        print(place)
+    return left
 
 
 def _check_gpus() -> None:
