@@ -20,18 +20,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from data_prep.shards import open_shards
+    from results.front import front_table
     from results.importance import importance
     from results.report import write_report
-    from results.table import final_table, load, load_epochs, nas_table, rank_agreement
+    from results.scores import load_images, load_marks, scores
+    from results.summary import cost_table, encoder_table, final_table, nas_table, rank_agreement, trial_table
+    from results.table import load, load_epochs
+    from results.verdict import verdict_of
 
 __all__ = [
+    "cost_table",
+    "encoder_table",
     "final_table",
+    "front_table",
     "importance",
     "load",
     "load_epochs",
+    "load_images",
+    "load_marks",
     "nas_table",
     "open_shards",
     "rank_agreement",
+    "scores",
+    "trial_table",
+    "verdict_of",
     "write_report",
 ]
 
@@ -40,7 +52,13 @@ HOMES = {
     "open_shards": "data_prep.shards",
     "importance": "results.importance",
     "write_report": "results.report",
-    **dict.fromkeys(("final_table", "load", "load_epochs", "nas_table", "rank_agreement"), "results.table"),
+    "front_table": "results.front",
+    "verdict_of": "results.verdict",
+    **dict.fromkeys(("load", "load_epochs"), "results.table"),
+    **dict.fromkeys(("load_images", "load_marks", "scores"), "results.scores"),
+    **dict.fromkeys(
+        ("cost_table", "encoder_table", "final_table", "nas_table", "rank_agreement", "trial_table"), "results.summary"
+    ),
 }
 """Reader -> the module it lies in, imported when the reader is first asked for."""
 ROOT = str(Path(__file__).resolve().parents[1])

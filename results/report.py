@@ -17,12 +17,13 @@ import pandas as pd
 
 from cluster.storage import Folder
 from data_prep.look.page import inlined_json, render_page
-from results.figures import load_examples
+from results.examples import load_examples
 from results.gallery import films
 from results.palette import DARK, LIGHT, OTHER_DARK, OTHER_LIGHT, colour_numbers
 from results.report_data import common_settings, page_data
-from results.show import Shown, duration, millions, shown_tables
+from results.show import Shown, duration, millions
 from results.table import load, load_epochs
+from results.tables import read_study, shown_tables
 
 WEB = Path(__file__).parent / "web"
 STYLES = (WEB / "report.css",)
@@ -76,7 +77,7 @@ def render_report(study: str) -> str:
         head=_head(trials),
         forest=_forest(trials),
         facts=_facts(trials),
-        tables=[_table(shown, trials) for shown in shown_tables(trials)],
+        tables=[_table(shown, trials) for shown in shown_tables(read_study(study))],
         groups=None,
         gallery=gallery,
         has_trials=len(trials) > 0,

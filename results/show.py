@@ -1,29 +1,30 @@
-"""Tables for people: titles, formatted cells, and under each table how its figures are made. For `run.py`, `report.py`.
+"""Tables for people: titles, formatted cells, and under each table how its figures are made.
 
-One `Shown` becomes text for a terminal (rich), Markdown or HTML; the numbers stay in the frames of `table.py`.
+One `Shown` becomes text for a terminal (rich), Markdown or HTML. A table that is wider than the terminal is set in
+several blocks below each other, each with the first column again, as pandas does; no figure is ever cut.
+`results.tables` says which tables there are.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
-
-from cluster.storage import Folder
-from results.paper import TABLE_II, TABLE_III
-from results.ranks import RankAgreement, agreement_of
-from results.table import final_scores, final_table, load, nas_table
+from rich.text import Text
 
 ABSENT = "–"
 
 WIDTH_OF_A_FILE = 150
 """Columns of text where the output is no terminal."""
+LEAST_TEXT = 24
+"""Columns that a text (a reason) gets at least; it is wrapped, figures and names are not."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,52 @@ class Shown:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     """What a reader must know to use the figures."""
+    name: str = ""
+    """What it is called on the command line, and its file."""
+    texts: frozenset[int] = frozenset()
+    """Columns that hold sentences, which may be wrapped."""
 
-    def rich(self) -> Table:
-        """For a terminal: headings a word a line, so that the table is narrow. The first column is a name."""
-        table = Table(title=self.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-        table.padding, table.pad_edge = (0, 1, 0, 0), False
-        for index, heading in enumerate(self.headings):
-            justify: Literal["left", "right"] = "left" if index == 0 else "right"
-            table.add_column(heading.replace(" ", "\n"), justify=justify, no_wrap=True)
+    def rich(self, width: int = WIDTH_OF_A_FILE) -> list[Table]:
+        """For a terminal of so many columns: the table, in as many blocks as it takes to keep every figure whole."""
+        widths = [self._width(index) for index in range(len(self.headings))]
+        gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= width else 1
+        blocks = list(self._blocks(widths, gap, width))
+        return [self._block(columns, widths, gap, first=columns is blocks[0]) for columns in blocks]
+
+    def _blocks(self, widths: Sequence[int], gap: int, width: int) -> Iterator[list[int]]:
+        """The columns of each block; the first column is in all of them."""
+        block, used = [0], widths[0]
+        for index in range(1, len(widths)):
+            if used + gap + widths[index] > width and len(block) > 1:
+                yield block
+                block, used = [0], widths[0]
+            block.append(index)
+            used += gap + widths[index]
+        yield block
+
+    def _width(self, index: int) -> int:
+        words = self.headings[index].split(" ")
+        if index in self.texts:
+            return max(LEAST_TEXT, *map(cell_len, words))
+        return max(map(cell_len, [*words, *(row[index] for row in self.rows)]))
+
+    def _block(self, columns: Sequence[int], widths: Sequence[int], gap: int, *, first: bool) -> Table:
+        # Text, not str: what stands in a study's files is no markup.
+        title = Text(self.title if first else f"{self.title}, continued", style="bold")
+        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.padding = (0, gap - 1, 0, 0)  # the box itself puts one blank between two columns
+        for index in columns:
+            wrap = index in self.texts
+            left = index == 0 or wrap or all(row[index][:1].isalpha() for row in self.rows if row[index] != ABSENT)
+            table.add_column(
+                Text(self.headings[index].replace(" ", "\n")),
+                justify="left" if left else "right",
+                no_wrap=not wrap,
+                overflow="fold",
+                min_width=None if wrap else widths[index],
+            )
         for row in self.rows:
-            table.add_row(*row)
+            table.add_row(*(Text(row[index]) for index in columns))
         return table
 
     def markdown(self) -> str:
@@ -75,107 +112,31 @@ class Column:
     write: Callable[[Any], str]
 
 
-def show_nas(table: pd.DataFrame) -> Shown:
-    """`nas_table` for people: the paper's columns, the best searched trial, and the paper's own figures."""
-    columns = (
-        Column("Backbone", "encoder", str),
-        Column("Params", "parameters", millions),
-        Column("Dice", "dice", score),
-        Column("IoU", "iou", score),
-        Column("Training time", "train_s", duration),
-        Column("Epochs", "epochs", whole),
-        Column("Status", "status", str),
-        Column("Best searched Dice", "best_dice", score),
-        Column("Best searched IoU", "best_iou", score),
-        Column("Paper Dice", "paper_dice", score),
-        Column("Paper IoU", "paper_iou", score),
-        Column("Paper time", "paper_time", text),
-    )
-    notes = (
-        dataset_note(table),
-        "Dice, IoU, Training time: the paper's setting (loss 0.4 Dice + 0.6 IoU), every encoder with the same budget, "
-        "never pruned. " + HOW_SCORED,
-        "Best searched: the best of the other trials of that encoder which had the whole search budget.",
-        "Training time: seconds of training, validation and start apart, summed over the epochs.",
-        "Paper: table II, on CBIS-DDSM at 224 px; its time has no unit. Each of its Dice exceeds 2 IoU / (1 + IoU), "
-        "which means over the same masks cannot do, so its two columns were made in different ways.",
-    )
-    return _shown("Architecture search (table II)", columns, table, notes)
+def shown(
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    table: pd.DataFrame,
+    notes: Sequence[str],
+    *,
+    texts: Sequence[str] = (),
+) -> Shown:
+    """The cells, written; the column `status` only where there is something to tell."""
+    kept = [column for column in columns if column.name != "status" or any(table.status != "complete")]
+    rows = tuple(tuple(column.write(row[column.name]) for column in kept) for row in table.to_dict("records"))
+    wrapped = frozenset(index for index, column in enumerate(kept) if column.name in texts)
+    return Shown(title, tuple(column.heading for column in kept), rows, tuple(filter(None, notes)), name, wrapped)
 
 
-def show_final(table: pd.DataFrame) -> Shown:
-    """`final_table` for people, with the rank agreement of search and full training under it."""
-    columns = (
-        Column("Backbone", "encoder", str),
-        Column("Params", "parameters", millions),
-        Column("Val Dice", "val_dice", score),
-        Column("Val IoU", "val_iou", score),
-        Column("Test Dice", "test_dice", score),
-        Column("Test IoU", "test_iou", score),
-        Column("Search Dice", "search_dice", score),
-        Column("Training time", "train_s", duration),
-        Column("Epochs", "epochs", whole),
-        Column("Status", "status", str),
-        Column("Paper Dice", "paper_dice", score),
-        Column("Paper IoU", "paper_iou", score),
-    )
-    notes = (
-        dataset_note(table),
-        "Winners of the search, trained again with the full budget. " + HOW_SCORED,
-        "Test: measured once, after training, on patients that no choice has seen. "
-        "Search Dice: the best that the encoder reached with the search's budget.",
-        rank_note(table),
-        "Paper: table III, its validation set.",
-    )
-    return _shown("Full training (table III)", columns, table, tuple(filter(None, notes)))
-
-
-HOW_SCORED = (
-    "Dice and IoU: hard, at the trial's threshold, per image, then averaged over the images, at the epoch with the "
-    "best validation Dice."
-)
-
-
-VIEWS = {"whole": "whole mammograms", "lesion": "crops around a lesion that is already found"}
-
-
-def dataset_note(table: pd.DataFrame) -> str:
-    """Data, field of view and size, from `study.json`; says so where a study does not tell."""
-    study = table.attrs.get("study", {})
-    if "dataset" not in study:
-        return "Data: not stated in study.json."
-    build = study.get("config", {}).get("data", {}).get("build") or {}
-    source = f" (source {build['source']})" if "source" in build else ""
-    counts = ", ".join(f"{count} {split}" for split, count in study.get("samples", {}).items())
-    view, size = study.get("field_of_view", "not stated"), study.get("size_px", "?")
-    return (
-        f"Data: {str(study['dataset']).rstrip('/').rsplit('/', 1)[-1]}{source}; field of view: {view} "
-        f"({VIEWS.get(view, 'unknown')}), {size} x {size} px; images: {counts}; "
-        f"fingerprint {str(study.get('dataset_fingerprint', ''))[:12]}."
-    )
-
-
-PAPER_RANKS = {encoder: (TABLE_II[encoder].dice, row.dice) for encoder, row in TABLE_III.items()}
-"""Dice of tables II and III for the encoders that the paper trained in full."""
-
-
-def rank_note(finals: pd.DataFrame) -> str:
-    """One sentence on `rank_agreement`, beside that of the paper; empty with fewer than two finals."""
-    ours = agreement_of(final_scores(finals))
-    if ours.encoders < 2:
-        return ""
-    return (
-        f"Order after the search against order after the full training: {_agreement(ours)}. "
-        f"The paper's: {_agreement(agreement_of(PAPER_RANKS))}."
-    )
-
-
-def _agreement(ranks: RankAgreement) -> str:
-    turned = "; ".join(f"{winner} overtakes {loser}" for winner, loser in ranks.overtakes) or "no overtaking"
-    return (
-        f"Kendall's tau {ranks.kendall_tau:.2f}, Spearman's rho {ranks.spearman_rho:.2f} over {ranks.encoders} "
-        f"encoders ({turned})"
-    )
+def print_shown(table: Shown, console: Console, told: set[str]) -> None:
+    """Print a table at the console's width, and those of its notes that are not among the `told`."""
+    for block in table.rich(console.width):
+        console.print(block)
+    for note in table.notes:
+        if note not in told:
+            console.print(Text(note, style="dim"))
+    told.update(table.notes)
+    console.print()
 
 
 def millions(parameters: Any) -> str:
@@ -188,14 +149,38 @@ def score(value: Any) -> str:
     return ABSENT if pd.isna(value) else f"{value:.4f}"
 
 
+def score3(value: Any) -> str:
+    """Three decimals, as in the paper's table III."""
+    return ABSENT if pd.isna(value) else f"{value:.3f}"
+
+
+def between(low: Any, high: Any) -> str:
+    """An interval of scores."""
+    return ABSENT if pd.isna(low) or pd.isna(high) else f"{low:.3f}–{high:.3f}"
+
+
 def whole(value: Any) -> str:
     """A count."""
     return ABSENT if pd.isna(value) else f"{int(value)}"
 
 
 def text(value: Any) -> str:
-    """As it is."""
-    return ABSENT if pd.isna(value) else f"{value}"
+    """As it is; numbers with four digits that matter."""
+    if value is None or (isinstance(value, float) and pd.isna(value)) or value is pd.NaT:
+        return ABSENT
+    return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+
+
+def yes_no(value: Any) -> str:
+    """`yes`, `no`, or nothing known."""
+    return ABSENT if value is None or pd.isna(value) else "yes" if value else "no"
+
+
+def usd(value: Any) -> str:
+    """Dollars, to the cent; smaller sums to two digits."""
+    if pd.isna(value):
+        return ABSENT
+    return f"${value:.2f}" if value >= 0.095 or value == 0 else f"${value:.2g}"
 
 
 def duration(seconds: Any) -> str:
@@ -208,52 +193,5 @@ def duration(seconds: Any) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def _shown(title: str, columns: tuple[Column, ...], table: pd.DataFrame, notes: tuple[str, ...]) -> Shown:
-    """The cells, written; the column of statuses only where there is something to tell."""
-    kept = [column for column in columns if column.name != "status" or any(table.status != "complete")]
-    rows = tuple(tuple(column.write(row[column.name]) for column in kept) for row in table.to_dict("records"))
-    return Shown(title, tuple(column.heading for column in kept), rows, notes)
-
-
 def _line(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
-
-
-def shown_tables(trials: pd.DataFrame) -> list[Shown]:
-    """Table II, and table III once there is a final, from `load`'s frame."""
-    finals = final_table(trials)
-    return [show_nas(nas_table(trials)), *([show_final(finals)] if len(finals) else [])]
-
-
-def print_tables(study: str, console: Console | None = None) -> None:
-    """Print the tables of a study, and how its trials ended.
-
-    Raises:
-        FileNotFoundError: `study` is not a study's folder.
-    """
-    console = console or Console()
-    if not console.is_terminal:
-        console.width = WIDTH_OF_A_FILE
-    trials = load(study)
-    for shown in shown_tables(trials):
-        console.print(shown.rich())
-        for note in shown.notes:
-            console.print(f"  {note}", style="dim", markup=False, highlight=False)
-        console.print()
-    ended = ", ".join(f"{count} {status}" for status, count in trials.status.value_counts().items())
-    console.print(f"{len(trials)} trials: {ended or 'none yet'}", markup=False, highlight=False)
-
-
-def write_tables(study: str, out: Folder) -> list[str]:
-    """Write `trials.csv`, `nas_table.csv`, `final_table.csv` and `tables.md`; returns what was written.
-
-    Raises:
-        FileNotFoundError: `study` is not a study's folder.
-    """
-    trials = load(study)
-    finals = final_table(trials)
-    frames = {"trials": trials, "nas_table": nas_table(trials), **({"final_table": finals} if len(finals) else {})}
-    for name, frame in frames.items():
-        out.write_text(f"{name}.csv", frame.to_csv(index=False))
-    out.write_text("tables.md", "\n".join(shown.markdown() for shown in shown_tables(trials)))
-    return [f"{out}/{name}.csv" for name in frames] + [f"{out}/tables.md"]

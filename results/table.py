@@ -1,25 +1,24 @@
-"""A study's folder as pandas tables: one row per trial, the paper's table II, the paper's table III.
+"""A study's folder as a pandas table: one row per trial, the finals last.
 
-    trials = load("runs/phantom")
+    trials = load("runs/nas")
     trials[trials.status == "complete"].sort_values("val_dice")[["encoder", "learning_rate", "val_dice"]]
-    nas_table(trials); final_table(trials)
+    trials.attrs["field_of_view"], trials.attrs["fingerprint"]
 
 Reads only what stands in the folder, so it works while the study runs, on another machine, and on a folder that was
-cut short: what cannot be read is said in the row's `problem`.
+cut short: what cannot be read is said in the row's `problem`. `results.summary` makes the paper's tables of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from pyarrow import fs
 
 from cluster.storage import Folder
-from results.paper import TABLE_II, TABLE_III, PaperRow
-from results.ranks import RankAgreement, agreement_of
 from trainables.config import TrialConfig
 from trainables.record import TrialInfo, TrialRecord, TrialStatus
 
@@ -27,11 +26,25 @@ SCORE = "val_dice"
 """The measure by which the best epoch and the best trial are chosen: mean hard Dice over the validation images."""
 
 OUTCOME = (
-    *("trial_id", "role", "status", "encoder", "parameters", "val_dice", "val_iou", "best_epoch", "epochs", "budget"),
-    *("train_s", "slot_s", "usd", "pool", "workers", "retries", "repeat_of", "reason", "traceback", "problem"),
-    *("started_at", "ended_at"),
+    *("trial_id", "role", "final", "status", "encoder", "parameters", "val_dice", "val_iou", "best_epoch", "epochs"),
+    *(
+        "budget",
+        "train_s",
+        "slot_s",
+        "usd",
+        "pool",
+        "workers",
+        "retries",
+        "repeat_of",
+        "reason",
+        "traceback",
+        "problem",
+    ),
+    *("started_at", "ended_at", "searched", "folder"),
 )
-"""The columns every table of trials has, first and in this order; measures, settings and parameters follow."""
+"""The columns every table of trials has, first and in this order; measures and settings follow."""
+
+TIMES = ("started_at", "ended_at")
 
 REPEAT = "repeat of "
 """How the reason of a trial begins that took over the result of an earlier one with the same settings, untrained."""
@@ -39,16 +52,22 @@ REPEAT = "repeat of "
 SETTINGS = tuple(name for name in TrialConfig.model_fields if name not in ("encoder", "epochs"))
 """The settings of a trial that are columns by their own names; `epochs` of the settings is the column `budget`."""
 
+DATA = ("dataset", "field_of_view", "size_px", "fingerprint")
+"""What a study was trained on: keys of `DataFrame.attrs`, and the last columns of the CSV files."""
+
 
 def load(study: str | Folder) -> pd.DataFrame:
     """One row per trial of a study, in the order of their ids, the finals last.
 
     Columns: `OUTCOME`; the measures of the best epoch by `val_dice` under their own names (`val_iou`, ...) and of the
     last epoch with `last_` before them; seconds (`*_s`) summed over the epochs; the measures on the test split with
-    `test_` before them; every setting by its name in `TrialConfig`, except that its `epochs` is `budget`; the searched
-    parameters with `param_` before them. `epochs` are the finished ones. A trial that only took over the result of an
-    earlier one with the same settings names it in `repeat_of` and has no seconds of its own.
-    `DataFrame.attrs["study"]` is `study.json`.
+    `test_` before them; every setting by its name in `TrialConfig`, except that its `epochs` is `budget`. `epochs` are
+    the finished ones. `searched` names the settings that were searched in this trial, separated by blanks. `final` is
+    the winner's name in the rows of finals, which are one a seed. A trial that only took over the result of an earlier
+    one with the same settings names it in `repeat_of` and has no seconds of its own. `folder` is the trial's own inside
+    the study's.
+
+    `DataFrame.attrs` says what the table is of: `study` (`study.json`), `DATA`, and `searched` (all searched settings).
 
     Args:
         study: path or URI of the study's folder.
@@ -57,73 +76,88 @@ def load(study: str | Folder) -> pd.DataFrame:
         FileNotFoundError: there is no such folder, or it holds no trial and no `study.json`.
     """
     folder = study_folder(study)
-    rows = [_row(record, final) for record, final in records(folder)]
+    rows = [_row(listed) for listed in trial_folders(folder)]
     found = {name for row in rows for name in row}
     first = [*OUTCOME, *sorted(name for name in found if name.startswith("val_") and name not in OUTCOME)]
     rest = sorted(found - set(first) - set(SETTINGS), key=_column_order)
     table = pd.DataFrame(rows, columns=[*first, *rest, *SETTINGS])
-    table.attrs["study"] = _study_json(folder)
+    for name in TIMES:
+        table[name] = pd.to_datetime(table[name], utc=True, errors="coerce", format="ISO8601")
+    about = _Shared(study_json(folder))
+    table.attrs = {"study": about, **{name: about.get(name) for name in DATA}}
+    table.attrs["fingerprint"] = about.get("dataset_fingerprint")
+    table.attrs["searched"] = _searched(about, table.searched)
     return table
 
 
 def load_epochs(study: str | Folder) -> pd.DataFrame:
-    """One row per finished epoch of every trial: `trial_id`, `role`, `encoder`, and the epoch's measures as written.
+    """One row per finished epoch of every trial: `trial_id`, `role`, `final`, `encoder`, and the epoch's measures.
 
     Raises:
         FileNotFoundError: as `load`.
     """
     rows = []
-    for record, final in records(study_folder(study)):
-        info, _ = _read(record.info)
-        epochs, _ = _read(record.metrics)
-        about = {"trial_id": record.folder.name, "role": _role(info, final), "encoder": _encoder(info)}
-        rows += [{**about, **epoch} for epoch in epochs or []]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys(["trial_id", "role", "encoder", "epoch", *_keys(rows)])))
+    first = ["trial_id", "role", "final", "encoder", "epoch"]
+    for listed in trial_folders(study_folder(study)):
+        info, _ = _read("trial.json", listed.record.info)
+        epochs, _ = _epochs(listed.record)
+        about = (listed.trial_id, _role(info, listed), listed.name, _encoder(info))
+        rows += [{**dict(zip(first, about, strict=False)), **epoch} for epoch in epochs]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys([*first, *_keys(rows)])))
 
 
-def nas_table(study: str | Folder | pd.DataFrame) -> pd.DataFrame:
-    """The paper's table II: one row per encoder, all at the budget of the search.
+class _Shared(dict[str, Any]):
+    """A dict that copies share: pandas copies `attrs` deeply with every operation, which takes longer than most."""
 
-    `dice`, `iou`, `train_s`, `epochs` and `status` are those of the encoder's baseline, the paper's setting;
-    `best_dice` and `best_iou` those of the best searched trial of that encoder which had the full search budget;
-    `paper_*` what the paper prints. Dice and IoU are hard, per validation image, then averaged, at the epoch with the
-    best Dice.
-    """
-    trials = _trials(study)
-    rows = [_nas_row(encoder, trials) for encoder in _encoders(trials[trials.role != "final"])]
-    columns = ["encoder", "parameters", "dice", "iou", "train_s", "epochs", "status", "best_dice", "best_iou"]
-    paper = ["paper_parameters", "paper_dice", "paper_iou", "paper_time"]
-    table = pd.DataFrame(rows, columns=[*columns, "best_trial", *paper])
-    table.attrs["study"] = trials.attrs.get("study", {})
-    return table
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Shared:
+        return self
 
 
-def final_table(study: str | Folder | pd.DataFrame) -> pd.DataFrame:
-    """The paper's table III: one row per winner, trained with the full budget, best validation Dice first.
-
-    `val_dice` and `val_iou` are those of the epoch with the best validation Dice; `test_dice` and `test_iou` were
-    measured once, after training, on patients that no choice has seen; `search_dice` is the best that the same encoder
-    reached with the search's budget; `paper_*` what the paper prints, for its validation set.
-    """
-    trials = _trials(study)
-    finals = trials[trials.role == "final"].sort_values(SCORE, ascending=False, na_position="last")
-    rows = [_final_row(row, trials) for _, row in finals.iterrows()]
-    columns = ["encoder", "parameters", "val_dice", "val_iou", "test_dice", "test_iou", "search_dice"]
-    paper = ["paper_parameters", "paper_dice", "paper_iou"]
-    table = pd.DataFrame(rows, columns=[*columns, "train_s", "epochs", "status", *paper])
-    table.attrs["study"] = trials.attrs.get("study", {})
-    return table
+def rows_of(table: pd.DataFrame) -> Iterator[Any]:
+    """A table's rows as named tuples. By the stubs of pandas a cell of one could be of nearly any type."""
+    return table.itertuples()  # type: ignore[return-value]
 
 
-def rank_agreement(study: str | Folder | pd.DataFrame) -> RankAgreement:
-    """Compare `search_dice` and `val_dice` of the finals: does the search's order hold after the full training?"""
-    return agreement_of(final_scores(final_table(study)))
+@dataclass(frozen=True)
+class Listed:
+    """A trial's folder inside a study's."""
+
+    record: TrialRecord
+    path: str
+    """Inside the study's folder: `trials/0005`, `final/densenet121/1`."""
+
+    @property
+    def final(self) -> bool:
+        """Whether it is a final."""
+        return self.path.startswith("final/")
+
+    @property
+    def trial_id(self) -> str:
+        """`0005`; of a final its path below `final/`."""
+        return self.path.split("/", 1)[1]
+
+    @property
+    def name(self) -> str | None:
+        """The winner's name, of a final; seeds of one winner share it."""
+        return self.path.split("/")[1] if self.final else None
 
 
-def final_scores(finals: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """(`search_dice`, `val_dice`) by encoder, from `final_table`; of several finals of one encoder the best."""
-    best_last = reversed(finals.to_dict("records"))
-    return {row["encoder"]: (row["search_dice"], row["val_dice"]) for row in best_last}
+def trial_folders(folder: Folder) -> Iterator[Listed]:
+    """The trial folders of a study in order of name, the finals last, each with its seeds in order."""
+    for name in _folders(folder / "trials"):
+        yield Listed(TrialRecord(folder / "trials" / name), f"trials/{name}")
+    yield from finals_of(folder)
+
+
+def finals_of(folder: Folder) -> Iterator[Listed]:
+    """The finals: `final/<name>/<seed>/`, or `final/<name>/` where a study wrote one training of each winner."""
+    for name in _folders(folder / "final"):
+        inside = folder / "final" / name
+        seeds = [] if _is_trial(inside) else sorted(_folders(inside), key=lambda seed: (len(seed), seed))
+        if not seeds:
+            yield Listed(TrialRecord(inside), f"final/{name}")
+        for seed in seeds:
+            yield Listed(TrialRecord(inside / seed), f"final/{name}/{seed}")
 
 
 def study_folder(study: str | Folder) -> Folder:
@@ -134,59 +168,91 @@ def study_folder(study: str | Folder) -> Folder:
     return folder
 
 
-def _study_json(folder: Folder) -> dict[str, Any]:
-    content, _ = _read(lambda: folder.read_json("study.json"))
-    return content if isinstance(content, dict) else {}
+def study_json(folder: Folder) -> dict[str, Any]:
+    """What `study.json` says, without what is not of its kind; `problem` says what is wrong with the file."""
+    content, problem = _read("study.json", lambda: folder.read_json("study.json"))
+    if not isinstance(content, dict):
+        content, problem = {}, problem or f"study.json: holds {type(content).__name__}, not a mapping"
+    wrong = [name for name in ("config", "samples", "slots", "versions") if not isinstance(content.get(name, {}), dict)]
+    if wrong:
+        problem = f"study.json: {', '.join(wrong)} should be a mapping"
+    kept = {name: value for name, value in content.items() if name not in wrong}
+    return {**kept, "problem": problem} if problem and folder.exists("study.json") else kept
 
 
-def records(folder: Folder) -> Iterable[tuple[TrialRecord, bool]]:
-    """The trial folders of a study in order of name, each with whether it is a final; the finals last."""
-    for part, final in (("trials", False), ("final", True)):
-        selector = fs.FileSelector((folder / part).path, allow_not_found=True)
-        for info in sorted(folder.filesystem.get_file_info(selector), key=lambda info: info.base_name):
-            if info.type == fs.FileType.Directory and ".tmp-" not in info.base_name:
-                yield TrialRecord(folder / part / info.base_name), final
+def _folders(folder: Folder) -> list[str]:
+    """The names of the folders directly inside, sorted, without those that are being written."""
+    infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
+    names = [info.base_name for info in infos if info.type == fs.FileType.Directory]
+    return sorted(name for name in names if ".tmp-" not in name)
 
 
-def _row(record: TrialRecord, final: bool) -> dict[str, Any]:
-    info, no_info = _read(record.info)
-    status, no_status = _read(record.status)
-    epochs, no_epochs = _read(record.metrics)
-    test, no_test = _read(record.test)
+def _is_trial(folder: Folder) -> bool:
+    return any(name in ("trial.json", "status.json", "metrics.jsonl") for name in folder.names())
+
+
+def _row(listed: Listed) -> dict[str, Any]:
+    record = listed.record
+    info, no_info = _read("trial.json", record.info)
+    status, no_status = _read("status.json", record.status)
+    epochs, no_epochs = _epochs(record)
+    test, no_test = _read("test.json", record.test)
+    if test is not None and not isinstance(test, dict):
+        test, no_test = None, f"test.json: holds {type(test).__name__}, not a mapping"
     status = status or TrialStatus()
     repeat_of = status.reason.removeprefix(REPEAT) if status.reason.startswith(REPEAT) else None
     return {
-        **_measures(epochs or [], trained=repeat_of is None),
+        **_measures(epochs, trained=repeat_of is None),
         **{_test_column(key): value for key, value in (test or {}).items() if _is_scalar(value)},
         **(_about(info) if info else {}),
         **status.model_dump(),
-        "trial_id": info.trial_id if info else record.folder.name,
-        "role": _role(info, final),
-        "epochs": max(status.epochs, len(epochs or [])),
+        "trial_id": listed.trial_id,
+        "folder": listed.path,
+        "final": listed.name,
+        "role": _role(info, listed),
+        "epochs": max(status.epochs, len(epochs)),
         "repeat_of": repeat_of,
         "problem": "; ".join(filter(None, (no_info, no_status, no_epochs, no_test))),
     }
 
 
-def _read(read: Callable[[], Any]) -> tuple[Any, str]:
+def _read(file: str, read: Callable[[], Any]) -> tuple[Any, str]:
     """What `read` returns and an empty text, or None and what is wrong: one broken file does not hide a study."""
     try:
         return read(), ""
     except (OSError, ValueError, TypeError) as error:
-        return None, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return None, f"{file}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _epochs(record: TrialRecord) -> tuple[list[dict[str, Any]], str]:
+    """The epochs of `metrics.jsonl`, and what is wrong with the file."""
+    rows, problem = _read("metrics.jsonl", record.metrics)
+    good = [row for row in rows or [] if isinstance(row, dict) and _is_finite(row.get("epoch"))]
+    if rows and len(good) < len(rows):
+        number = next(n for n, row in enumerate(rows, start=1) if row not in good)
+        problem = f"metrics.jsonl: line {number} is no epoch"
+    return good, problem
 
 
 def _about(info: TrialInfo) -> dict[str, Any]:
-    settings = {name: info.config.get(name) for name in SETTINGS}
     return {
-        **settings,
-        **{f"param_{name}": value for name, value in info.params.items()},
+        **{name: info.config.get(name) for name in SETTINGS},
+        "searched": " ".join(sorted(info.params)),
         "encoder": info.config.get("encoder"),
         "budget": info.config.get("epochs"),
         "pool": info.pool,
         "workers": info.workers,
         "usd_per_hour": info.usd_per_hour,
     }
+
+
+def _searched(about: dict[str, Any], column: pd.Series) -> list[str]:
+    """The searched settings: those of the study's space in its order, or what the trials say."""
+    space = about.get("config", {}).get("space")
+    if isinstance(space, dict):
+        return [str(name) for name in space]
+    told = {name for names in column.dropna() for name in names.split()}
+    return [name for name in ("encoder", *SETTINGS) if name in told]
 
 
 def _measures(epochs: list[dict[str, Any]], *, trained: bool) -> dict[str, Any]:
@@ -204,70 +270,10 @@ def _measures(epochs: list[dict[str, Any]], *, trained: bool) -> dict[str, Any]:
     return {**measures, **last, **summed, "best_epoch": best.get("epoch")}
 
 
-def _nas_row(encoder: str, trials: pd.DataFrame) -> dict[str, Any]:
-    of_encoder = trials[trials.encoder == encoder]
-    baseline = _first(of_encoder[of_encoder.role == "baseline"])
-    searched = of_encoder[(of_encoder.role == "search") & (of_encoder.status == "complete")]
-    best = _best(searched[searched.repeat_of.isna()])
-    parameters = of_encoder.parameters.dropna()
-    return {
-        "encoder": encoder,
-        "parameters": parameters.iloc[0] if len(parameters) else None,
-        "dice": baseline.get("val_dice"),
-        "iou": baseline.get("val_iou"),
-        "train_s": baseline.get("train_s"),
-        "epochs": baseline.get("epochs"),
-        "status": baseline.get("status", "none"),
-        "best_dice": best.get("val_dice"),
-        "best_iou": best.get("val_iou"),
-        "best_trial": best.get("trial_id"),
-        **_paper(TABLE_II.get(encoder)),
-    }
-
-
-def _final_row(final: pd.Series, trials: pd.DataFrame) -> dict[str, Any]:
-    same = trials[(trials.encoder == final.encoder) & (trials.role != "final") & (trials.status == "complete")]
-    copied = ("encoder", "parameters", "val_dice", "val_iou", "test_dice", "test_iou", "train_s", "epochs", "status")
-    paper = _paper(TABLE_III.get(final.encoder))
-    return {**{name: final.get(name) for name in copied}, "search_dice": _best(same).get("val_dice"), **paper}
-
-
-def _paper(row: PaperRow | None) -> dict[str, Any]:
-    if row is None:
-        return {}
-    return {
-        "paper_parameters": row.parameters,
-        "paper_dice": row.dice,
-        "paper_iou": row.iou,
-        "paper_time": row.time,
-    }
-
-
-def _encoders(trials: pd.DataFrame) -> list[str]:
-    """Encoders in the paper's order, then the others by name."""
-    found = set(trials.encoder.dropna())
-    return [name for name in TABLE_II if name in found] + sorted(found - set(TABLE_II))
-
-
-def _trials(study: str | Folder | pd.DataFrame) -> pd.DataFrame:
-    return study if isinstance(study, pd.DataFrame) else load(study)
-
-
-def _first(trials: pd.DataFrame) -> dict[str, Any]:
-    """The first complete trial, or, if there is none, the first of any status."""
-    ordered = pd.concat([trials[trials.status == "complete"], trials[trials.status != "complete"]])
-    return dict(ordered.iloc[0]) if len(ordered) else {}
-
-
-def _best(trials: pd.DataFrame) -> dict[str, Any]:
-    scored = trials[trials[SCORE].notna()].sort_values(SCORE, ascending=False, kind="stable")
-    return dict(scored.iloc[0]) if len(scored) else {}
-
-
-def _role(info: TrialInfo | None, final: bool) -> str:
-    if info is not None:
-        return info.role
-    return "final" if final else ""
+def _role(info: TrialInfo | None, listed: Listed) -> str:
+    if listed.final:
+        return "final"
+    return info.role if info is not None else ""
 
 
 def _encoder(info: TrialInfo | None) -> Any:
@@ -283,7 +289,7 @@ def _test_column(key: str) -> str:
 
 
 def _column_order(name: str) -> tuple[int, str]:
-    prefixes = ("test_", "last_", "train_", "param_")
+    prefixes = ("test_", "last_", "train_")
     return next((i for i, prefix in enumerate(prefixes) if name.startswith(prefix)), len(prefixes)), name
 
 

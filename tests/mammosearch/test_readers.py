@@ -34,7 +34,7 @@ def test_the_readers_are_the_packages_own() -> None:
 
 
 def test_a_name_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
-    with pytest.raises(AttributeError, match=r"no 'lod'; it has final_table, .*load"):
+    with pytest.raises(AttributeError, match=r"no 'lod'; it has cost_table, .*load"):
         mammosearch.lod  # noqa: B018
 
 

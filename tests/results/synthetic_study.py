@@ -156,7 +156,8 @@ def _plan(trials: int, budget: int, running: int, rng: np.random.Generator) -> l
         encoder = (
             list(ENCODERS)[number] if baseline else str(rng.choice(list(ENCODERS), p=[0.27, 0.3, 0.21, 0.14, 0.08]))
         )
-        searched = {"encoder": encoder} if baseline else _searched(encoder, rng)
+        paper = {"dice_weight": 0.4, "learning_rate": 1e-3, "batch_size": 8, "optimiser": "adam"}
+        searched = {"encoder": encoder, **paper} if baseline else _searched(encoder, rng)
         config = {**searched, "epochs": budget, "batch_size": searched.get("batch_size", 8)}
         config["iou_weight"] = 1 - config.setdefault("dice_weight", 0.4)
         pool = "p100" if ENCODERS[encoder][0] < 20e6 else "t4x2"
@@ -286,7 +287,7 @@ def _write_final(root: Path, name: str, winner: Planned, epochs: int, seed: int,
         pool=winner.pool,
         usd_per_hour=1.46,
     )
-    start = began + seed * trial.seconds
+    start = began + (seed - 1) * (trial.seconds + 2)
     rows = _rows(trial.dice, trial.seconds, config.get("learning_rate", 1e-3))
     _write_trial(root / name, info, _status(trial, start, start + trial.seconds, 1.46), rows)
     record = TrialRecord(Folder(root / name))

@@ -1,7 +1,7 @@
 import pytest
 
+from results.notes import PAPER_RANKS
 from results.paper import TABLE_II, TABLE_III
-from results.show import PAPER_RANKS
 from trainables.config import PAPER_ENCODERS
 
 

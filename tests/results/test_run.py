@@ -1,9 +1,12 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
-from results.run import app
+from results.run import Cost, Name, app
+from results.tables import TABLES
+from results.verdict import COST_COLUMNS
 from trainables.track.trackers import TRACKERS, Mirrored
 
 runner = CliRunner()
@@ -15,6 +18,21 @@ def test_table_prints_both_tables_and_writes_beside_the_study(study: Path) -> No
     assert "Architecture search (table II)" in result.output
     assert "Full training (table III)" in result.output
     assert {"trials.csv", "nas_table.csv", "final_table.csv", "tables.md"} <= {f.name for f in study.iterdir()}
+
+
+def test_only_prints_the_tables_asked_for_and_all_of_them_are_known(study: Path) -> None:
+    result = runner.invoke(app, ["table", str(study), "--only", "cost", "--only", "encoders"])
+    assert result.exit_code == 0
+    assert "Trials by encoder" in result.output and "Cost" in result.output
+    assert "table II" not in result.output
+    assert [name.value for name in Name] == list(TABLES)
+    assert get_args(Cost) == tuple(COST_COLUMNS)
+
+
+def test_a_table_that_is_not_there_is_refused_with_those_that_are(study: Path) -> None:
+    result = runner.invoke(app, ["table", str(study), "--only", "finals"])
+    assert result.exit_code == 2
+    assert "'final'" in result.output
 
 
 def test_out_leaves_the_study_as_it_was(study: Path, tmp_path: Path) -> None:
@@ -29,7 +47,7 @@ def test_figures_names_what_it_wrote(study: Path) -> None:
     pytest.importorskip("matplotlib")
     result = runner.invoke(app, ["figures", str(study)])
     assert result.exit_code == 0
-    assert "wrote" in result.output and "masks.png" in result.output
+    assert "wrote" in result.output and "training.png" in result.output
 
 
 @pytest.mark.parametrize("command", ["table", "figures", "report"])

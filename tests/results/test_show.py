@@ -1,19 +1,23 @@
 import io
-from pathlib import Path
 
-import pandas as pd
 import pytest
 from rich.console import Console
 
-import results
-from cluster.storage import Folder
-from results.show import duration, millions, print_tables, score, show_final, show_nas, write_tables
-from tests.results.example_study import write_trial
+from results.show import Shown, between, duration, millions, print_shown, score, text, usd, yes_no
+
+WIDE = Shown(
+    "Wide",
+    ("Name", *(f"Column {n}" for n in range(12)), "Reason"),
+    tuple((f"name-{row}", *(f"{row}.{n:04d}" for n in range(12)), "why it is so " * row) for row in (1, 2)),
+    ("A note.",),
+    "wide",
+    frozenset([13]),
+)
 
 
-def printed(study: Path) -> str:
-    console = Console(file=io.StringIO())
-    print_tables(str(study), console)
+def printed(table: Shown, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    print_shown(table, console, set())
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -27,64 +31,47 @@ def test_durations_have_the_unit_that_suits_them(seconds: float, written: str) -
     assert duration(seconds) == written
 
 
+@pytest.mark.parametrize(("dollars", "written"), [(0, "$0.00"), (0.0123, "$0.012"), (0.1, "$0.10"), (12.345, "$12.35")])
+def test_small_sums_of_dollars_keep_their_digits(dollars: float, written: str) -> None:
+    assert usd(dollars) in (written, written.replace("35", "34"))
+
+
 def test_what_is_not_there_is_a_dash() -> None:
-    assert {score(None), score(float("nan")), millions(None), duration(None)} == {"–"}
+    nothing = (None, float("nan"))
+    assert {write(value) for value in nothing for write in (score, millions, duration, usd, text, yes_no)} == {"–"}
+    assert between(float("nan"), 1.0) == "–"
 
 
-def test_printed_rows_are_whole_lines_with_the_papers_figures_beside_ours(study: Path) -> None:
-    lines = [" ".join(line.split()) for line in printed(study).splitlines()]
-    assert "seresnet50 35.05M 0.6200 0.4493 6.0 s 3 – – 0.6642 0.4640 3.4" in lines
-    assert "mobilenet 8.31M 0.5000 0.3333 6.0 s 3 0.7000 0.5385 0.6498 0.4106 1.6" in lines
-    assert "seresnet50 35.05M 0.8000 0.6667 0.7700 0.6260 0.6200 4.0 s 2 0.8360 0.7170" in lines
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 150, 300])
+def test_a_table_that_is_too_wide_is_set_in_blocks_with_every_figure_whole(width: int) -> None:
+    lines = printed(WIDE, width).splitlines()
+    assert max(map(len, lines)) <= width
+    for row in (1, 2):
+        of_row = " ".join(line for line in lines if line.strip().startswith(f"name-{row}"))
+        assert [f"{row}.{n:04d}" in of_row for n in range(12)] == [True] * 12
+    assert not any("…" in line for line in lines)
+    blocks = sum("Wide" in line for line in lines)
+    assert blocks == sum(line.strip().startswith("name-1") for line in lines)
+    assert (blocks == 1) == (width >= 150)
 
 
-def test_a_terminal_of_100_columns_holds_every_line_of_a_table(study: Path) -> None:
-    console = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
-    print_tables(str(study), console)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    row = next(line for line in lines if line.strip().startswith("inceptionv3"))
-    assert row.split()[-3:] == ["0.6544", "0.4568", "3.1"]
+def test_a_sentence_is_wrapped_and_a_note_is_printed_once() -> None:
+    told: set[str] = set()
+    console = Console(file=io.StringIO(), width=80)
+    print_shown(WIDE, console, told)
+    print_shown(WIDE, console, told)
+    assert console.file.getvalue().count("A note.") == 1  # type: ignore[attr-defined]
 
 
-def test_every_table_says_which_data_and_how_its_figures_are_made(study: Path) -> None:
-    for shown in (show_nas(results.nas_table(str(study))), show_final(results.final_table(str(study)))):
-        notes = " ".join(shown.notes)
-        assert "field of view: lesion (crops around a lesion that is already found), 64 x 64 px" in notes
-        assert "phantom-lesion-64px (source phantom)" in notes
-        assert "120 train, 24 val, 40 test" in notes
-        assert "per image, then averaged" in notes
+@pytest.mark.parametrize("name", ["x[/red]", "[bold]x", "[link=a]", "a[b]c", "\\[x]"])
+def test_what_stands_in_files_is_no_markup(name: str) -> None:
+    table = Shown(name, ("Backbone", "Dice"), ((name, "0.5"),), (name,))
+    assert printed(table, 80).count(name) == 3
 
 
-def test_a_study_that_does_not_tell_its_data_is_not_guessed_at(tmp_path: Path) -> None:
-    write_trial(Folder(tmp_path / "trials" / "0000"), role="baseline", dice=(0.1,))
-    assert "Data: not stated in study.json." in show_nas(results.nas_table(str(tmp_path))).notes
+def test_a_bar_in_a_cell_does_not_break_the_markdown() -> None:
+    assert "| a\\|b |" in Shown("t", ("A",), (("a|b",),), ()).markdown()
 
 
-def test_the_overtaking_of_the_paper_stands_beside_ours(study: Path) -> None:
-    notes = " ".join(show_final(results.final_table(str(study))).notes)
-    assert "seresnet50 overtakes mobilenet" in notes
-    assert "inceptionv3 overtakes seresnet50" in notes
-
-
-def test_a_running_study_prints_what_there_is(tmp_path: Path) -> None:
-    write_trial(Folder(tmp_path / "trials" / "0000"), role="baseline", status="running", encoder="vgg19", dice=(0.1,))
-    text = printed(tmp_path)
-    assert "running" in text
-    assert "table III" not in text
-    assert "1 trials: 1 running" in text
-
-
-def test_written_tables_hold_the_numbers_and_the_markdown_the_notes(study: Path, tmp_path: Path) -> None:
-    written = write_tables(str(study), Folder(tmp_path / "out"))
-    assert [Path(file).name for file in written] == ["trials.csv", "nas_table.csv", "final_table.csv", "tables.md"]
-    nas = pd.read_csv(tmp_path / "out" / "nas_table.csv")
-    assert nas.parameters.iloc[0] == 35_052_097
-    assert len(pd.read_csv(tmp_path / "out" / "trials.csv")) == 12
-    markdown = (tmp_path / "out" / "tables.md").read_text()
-    assert "| seresnet50 | 35.05M | 0.6200 | 0.4493 |" in markdown
-    assert "- Data: phantom-lesion-64px" in markdown
-
-
-def test_a_bar_in_a_cell_does_not_break_the_markdown(tmp_path: Path) -> None:
-    write_trial(Folder(tmp_path / "trials" / "0000"), role="baseline", encoder="a|b", dice=(0.1,))
-    assert "| a\\|b |" in show_nas(results.nas_table(str(tmp_path))).markdown()
+def test_html_is_escaped() -> None:
+    assert "<script>" not in Shown("<script>", ("<script>",), (("<script>",),), ("<script>",)).html()

@@ -68,7 +68,7 @@ def test_every_trial_is_a_row_that_agrees_with_optuna(main_job):
     for trial, (_, row) in zip(trials_of(folder), rows[rows.role != "final"].iterrows(), strict=True):
         assert row.status == states[trial.state.name]
         assert row.epochs == len(trial.intermediate_values) > 0
-        assert row.param_encoder == trial.params["encoder"]
+        assert row.encoder == trial.params["encoder"]
     assert rows[rows.role == "baseline"].status.tolist() == ["complete"] * 2
 
 

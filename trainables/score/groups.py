@@ -66,13 +66,14 @@ def summary(images: pd.DataFrame, *, by: pd.Series | None = None, names: tuple[s
     """Every measure with its interval.
 
     Args:
-        images: rows of `read_images`; of several seeds of one configuration with a column `seed`.
+        images: rows of `read_images`; of several networks of one configuration with a column `trial_id`.
         by: the group of each row; None: all are one.
         names: the measures wanted, of `NAMES`.
 
     Returns:
-        One row a group and measure: `group`, `images`, `patients`, `lesions` (of one seed), `measure`, `value`, `low`,
-        `high`, `counted` (rows that have a value, of all seeds). `low` and `high` are NaN where no interval is given.
+        One row a group and measure: `group`, `images`, `patients`, `lesions` (of one network), `measure`, `value`,
+        `low`, `high`, `counted` (rows that have a value, of all networks). `low` and `high` are NaN where no interval
+        is given.
     """
     parts = [("all", images)] if by is None else list(images.groupby(by, sort=True, observed=True))
     rows = [row for group, part in parts for row in _rows(str(group), part, names)]
@@ -91,12 +92,12 @@ def interval_of(images: pd.DataFrame, name: str) -> Interval:
 
 
 def patient_sums(values: pd.Series, images: pd.DataFrame) -> np.ndarray:
-    """The sum of a value over each patient's images, (patients, seeds), float64; patients in order of their ids."""
+    """The sum of a value over each patient's images, (patients, networks), float64; patients in order of their ids."""
     patient_N = np.unique(images.patient_id.astype(str), return_inverse=True)[1]
-    seeds = images["seed"] if "seed" in images else pd.Series(0, images.index)
-    seed_N = np.unique(seeds, return_inverse=True)[1]
-    sums_PS = np.zeros((patient_N.max() + 1, seed_N.max() + 1))
-    np.add.at(sums_PS, (patient_N, seed_N), values.to_numpy(float))
+    networks = images["trial_id"] if "trial_id" in images else pd.Series("", images.index)
+    network_N = np.unique(networks, return_inverse=True)[1]
+    sums_PS = np.zeros((patient_N.max() + 1, network_N.max() + 1))
+    np.add.at(sums_PS, (patient_N, network_N), values.to_numpy(float))
     return sums_PS
 
 

@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from trainables.score.interval import FEWEST_PATIENTS
+
 MARK_FROM = 0.1
 """Probability above which a pixel belongs to a mark."""
 PEAK = 0.01
@@ -77,7 +79,7 @@ class Froc:
     curve: pd.DataFrame
     """`false_positives` per image and `sensitivity`, from the highest score down."""
     at: pd.DataFrame
-    """`false_positives` per image of `RATES`, `sensitivity`, and its interval `low`, `high` over patients."""
+    """`false_positives` per image of `RATES`, `sensitivity`, and its interval `low`, `high`, NaN with few patients."""
 
     @property
     def score(self) -> float:
@@ -113,8 +115,9 @@ def froc(images: pd.DataFrame, marks: pd.DataFrame, *, draws: int = 1000) -> Fro
     lesions_B = np.maximum(weights_BP @ np.bincount(patient_N, images.lesions, minlength=patients), 1e-9)
     found = [_found_at(rate * images_B, weights_BP, (false_at, false_patient), (hit_at, hit_patient)) for rate in RATES]
     share_RB = np.stack(found) / lesions_B
-    low, high = np.quantile(share_RB[:, 1:], [0.025, 0.975], axis=1) if draws else np.full((2, len(RATES)), np.nan)
-    at = pd.DataFrame({"false_positives": RATES, "sensitivity": share_RB[:, 0], "low": low, "high": high})
+    at = pd.DataFrame({"false_positives": RATES, "sensitivity": share_RB[:, 0], "low": np.nan, "high": np.nan})
+    if patients >= FEWEST_PATIENTS and draws:
+        at[["low", "high"]] = np.quantile(share_RB[:, 1:], [0.025, 0.975], axis=1).T
     return Froc(_curve(false_at, hit_at, len(images), int(images.lesions.sum())), at)
 
 

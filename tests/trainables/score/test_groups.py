@@ -34,7 +34,7 @@ def images(count: int = 40, *, seeds: int = 1, spacing_mm: float | None = None) 
             "false_positives": np.arange(count) % 3,
             "lesion_px": truth,
         }
-        frames.append(pd.DataFrame(rows).assign(seed=seed))
+        frames.append(pd.DataFrame(rows).assign(trial_id=f"a/{seed}"))
     return pd.concat(frames, ignore_index=True)
 
 
