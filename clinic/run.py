@@ -3,6 +3,8 @@
     python -m clinic.run pack runs/nas/final/seresnet50 models/seresnet50      a trial -> a model folder
     python -m clinic.run predict models/seresnet50 films/ --out masks          films -> masks, pictures, DICOM objects
     python -m clinic.run export models/seresnet50 --shards shards/phantom      smaller and faster forms, measured
+    python -m clinic.run archive films/ --model models/seresnet50 --out rois --secret-file secret    lesions alone
+    python -m clinic.run restore rois --out films-again                        films of the original size
 
 Nothing here may decide about a patient. Exit status: 0 done; 1 it failed, or some films could not be used; 2 a mistake
 in what was asked for; 130 interrupted (the same command goes on).
@@ -12,12 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from clinic.stream import Spread
 
 app = typer.Typer(
     help="From a study to the clinic: pack a trained network, and use it.",
@@ -27,6 +32,9 @@ app = typer.Typer(
 )
 
 ModelFolder = Annotated[str, typer.Argument(help="Path or URI of a model folder.")]
+Workers = Annotated[
+    int | None, typer.Option(min=0, help="Processes by Ray; 0: this one. Default: one a core for many films.")
+]
 VariantName = Annotated[str | None, typer.Option("--variant", help="A form of the model; default: the chosen one.")]
 SPREAD_FROM_FILMS = 60
 """From so many films on, starting Ray pays."""
@@ -73,21 +81,19 @@ def predict(  # noqa: PLR0913 - one option a choice
     plane_geometry: Annotated[
         bool, typer.Option("--plane-geometry", help="Made-up position in space, for viewers such as OHIF.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes by Ray; 0: this one. Default: one a core for many films.")
-    ] = None,
+    workers: Workers = None,
 ) -> None:
     """Segment films; one that cannot be used is a row with its reason, and the rest goes on."""
     with _mistakes():
-        from clinic.predict.batch import Spread, here, predict_films
+        from clinic.films import find_films, read_box
+        from clinic.predict.batch import predict_films
         from clinic.predict.choices import to_flips, to_outputs
-        from clinic.predict.films import find_films, read_box
         from clinic.predict.prediction import Options
         from clinic.predict.predictor import Order
         from clinic.progress import film_progress
 
         films = find_films(inputs, boxes=boxes, box=None if box is None else read_box(box))
-        spread_out = len(films) >= SPREAD_FROM_FILMS if workers is None else workers > 0
+        spread, threads = _spread(len(films), workers)
         order = Order(
             models=(model, *(ensemble or [])),
             out=out,
@@ -95,13 +101,8 @@ def predict(  # noqa: PLR0913 - one option a choice
             options=Options(threshold=threshold, flips=to_flips(flips or [])),
             outputs=to_outputs(write),
             plane_geometry=plane_geometry,
-            threads=1 if spread_out else None,
+            threads=threads,
         )
-        spread: Spread = here
-        if spread_out:
-            from clinic.predict.on_ray import over
-
-            spread = over(workers)
         with film_progress() as progress:
             table = predict_films(order, films, spread=spread, progress=progress)
         _tell(table, out)
@@ -140,6 +141,87 @@ def export(
         except (LookupError, RuntimeError) as error:
             typer.echo(f"clinic: {error}", err=True)
             raise typer.Exit(1) from error
+
+
+@app.command()
+def archive(
+    inputs: Annotated[list[str], typer.Argument(help="DICOM films: files, folders, URIs.")],
+    out: Annotated[str, typer.Option(help="Folder or URI of the archive.")],
+    secret_file: Annotated[Path, typer.Option(help="Pseudonyms are made from its content; made where there is none.")],
+    model: Annotated[str | None, typer.Option(help="A whole-view model that marks the lesions.")] = None,
+    boxes: Annotated[str | None, typer.Option(help="CSV of lesions instead: film, top, left, bottom, right.")] = None,
+    margin: Annotated[float, typer.Option(min=0, max=5, help="Kept around a lesion, as a share of its size.")] = 0.5,
+    variant: VariantName = None,
+    workers: Workers = None,
+) -> None:
+    """Keep the region of each lesion at full resolution, without loss, in new objects without anyone's name."""
+    with _mistakes():
+        from clinic.archive.identity import read_secret
+        from clinic.archive.keep import ArchiveJob, archive_films
+        from clinic.archive.show import archive_text
+        from clinic.films import find_films, one_a_film
+        from clinic.progress import film_progress
+
+        if (model is None) == (boxes is None):
+            raise ValueError("give either --model, which marks the lesions, or --boxes, which names them")
+        films = one_a_film(find_films(inputs, boxes=boxes))
+        spread, threads = _spread(len(films), workers)
+        job = ArchiveJob(
+            out=out,
+            names=read_secret(secret_file, make=True),
+            model=model,
+            variant=variant,
+            margin=margin,
+            threads=threads,
+        )
+        with film_progress() as progress:
+            table = archive_films(job, films, spread=spread, progress=progress)
+        print(archive_text(table, out))
+        if (table["status"] != "kept").any():
+            raise typer.Exit(1)
+
+
+@app.command()
+def restore(
+    archive: Annotated[str, typer.Argument(help="Path or URI of an archive.")],
+    out: Annotated[str | None, typer.Option(help="Folder or URI for films of the original size.")] = None,
+    check: Annotated[list[str] | None, typer.Option(help="The originals: compare, look for names.")] = None,
+    secret_file: Annotated[Path | None, typer.Option(help="The archive's secret, for --check.")] = None,
+) -> None:
+    """Put the regions back into films of the original size; compare them with the originals."""
+    with _mistakes():
+        from clinic.archive.check import check_archive
+        from clinic.archive.identity import read_secret
+        from clinic.archive.restore import film_object, films_of, put_back
+        from clinic.archive.show import checked_text
+        from clinic.films import find_films
+        from cluster.storage import Folder
+
+        if out is None and not check:
+            raise ValueError("nothing to do: give --out for the films, or --check for the originals")
+        if out is not None:
+            names = list(films_of(archive))
+            for name in names:
+                Folder(out).write_bytes(f"{name}.dcm", film_object(put_back(archive, name)))
+            print(f"{out}: {len(names)} films, exact inside their regions and black elsewhere")
+        if check:
+            if secret_file is None:
+                raise ValueError("--check needs --secret-file, which tells what film a region is of")
+            found = check_archive(archive, find_films(check), read_secret(secret_file, make=False))
+            print(checked_text(found))
+            if any(not one.exact or one.leaks for one in found):
+                raise typer.Exit(1)
+
+
+def _spread(films: int, workers: int | None) -> tuple[Spread, int | None]:
+    """Where many films are worked on, and with how many threads each."""
+    from clinic.stream import here
+
+    if workers == 0 or (workers is None and films < SPREAD_FROM_FILMS):
+        return here, None
+    from clinic.on_ray import over
+
+    return over(workers), 1
 
 
 def _tell(table: pd.DataFrame, out: str) -> None:

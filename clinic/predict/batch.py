@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from clinic.predict.films import FilmFile
+from clinic.films import FilmFile
 from clinic.predict.prediction import check_models, check_view
-from clinic.predict.predictor import Order, Outcome, Predictor
+from clinic.predict.predictor import Order
 from clinic.runtime.variants import read_variants
+from clinic.stream import Outcome, Spread, here
 from cluster.storage import Folder
 from trainables.model.info import read_info
 from trainables.record import now
@@ -32,17 +33,8 @@ BLOCK_FILMS = 25
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """A cell that begins with one of these is a formula to a spreadsheet."""
 
-Spread = Callable[[Order, Sequence[FilmFile]], Iterator[tuple[FilmFile, Outcome]]]
-"""How films are worked through: yields each film with its outcome, in any order."""
 Progress = Callable[[int, int, int], None]
 """Told after each film: films done, films in all, films left out."""
-
-
-def here(order: Order, films: Sequence[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
-    """One film after the other in this process."""
-    predictor = Predictor(order)
-    for film in films:
-        yield film, predictor(film)
 
 
 def predict_films(

@@ -14,11 +14,12 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from clinic.dicom.source import Maker, spacing_mm
-from clinic.predict.films import FilmFile
+from clinic.films import FilmFile
 from clinic.predict.lesions import Region
 from clinic.predict.outputs import DEFAULT_OUTPUTS, OF_DICOM, SUFFIXES, Output, Result, render
 from clinic.predict.prediction import BoxError, Options, Prediction, check_models, predict_film
 from clinic.runtime.model import Model, open_model
+from clinic.stream import Outcome
 from cluster.storage import Folder
 from data_prep.read.dicom import is_dicom, read_dataset, read_image
 from data_prep.read.files import FilePath, read_all
@@ -45,15 +46,9 @@ class Order:
     threads: int | None = None
     """CPU threads of one prediction; None: the library's default."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one film."""
-
-    row: dict[str, Any]
-    """One line of films.csv."""
-    lesions: list[dict[str, Any]] = field(default_factory=list)
-    """Lines of lesions.csv."""
+    def open(self) -> Predictor:
+        """A predictor in this process. Raises ValueError where a model cannot be opened."""
+        return Predictor(self)
 
 
 class Predictor:

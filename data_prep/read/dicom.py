@@ -115,6 +115,28 @@ def read_dataset(path: FilePath) -> pydicom.Dataset:
         return dataset
 
 
+def read_stored(path: FilePath) -> tuple[np.ndarray, pydicom.Dataset]:
+    """The stored values of a DICOM file's pixels, before any table or window, and every tag before them.
+
+    Returns:
+        (H, W) uint8 or uint16, or int16 where the header says so; bits above BitsStored, in which old files keep
+        overlays, are 0. And the tags, as `read_dataset` gives them.
+
+    Raises:
+        ReadError: as `read_pixels`.
+    """
+    with open_file(path) as (file, size), _broken_files():
+        _, header = _parse(file, size)
+        stored_HW = _decode(file, size, header) if header.compressed else _read_native(file, header)
+        if header.signed:
+            stored_HW = _to_signed(stored_HW, header.bits_stored)
+        elif header.bits_stored < header.bits_allocated:
+            stored_HW = stored_HW & ((1 << header.bits_stored) - 1)
+    if stored_HW.shape != (header.rows, header.columns):
+        raise ReadError("unreadable", f"decoded to shape {stored_HW.shape}")
+    return stored_HW, read_dataset(path)
+
+
 def read_pixels(path: FilePath) -> np.ndarray:
     """Read the pixels of a DICOM file at a path or URI: uint8 or uint16 of shape (H, W).
 

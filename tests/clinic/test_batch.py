@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clinic.films import FilmFile, find_films
 from clinic.predict import batch
 from clinic.predict.batch import predict_films, to_csv
-from clinic.predict.films import FilmFile, find_films
 from clinic.predict.outputs import SUFFIXES
 from clinic.predict.prediction import Options
-from clinic.predict.predictor import Order, Outcome, Predictor
+from clinic.predict.predictor import Order
+from clinic.stream import Job, Outcome, here
 from tests.clinic.fakes import draw_film, film_file, write_small_model
 
 
@@ -68,22 +69,22 @@ def test_a_run_that_broke_off_goes_on_where_it_stopped(
     monkeypatch.setattr(batch, "BLOCK_FILMS", 1)
     done: list[str] = []
 
-    def interrupted(order: Order, films: list[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
-        predictor = Predictor(order)
+    def interrupted(job: Job, films: Sequence[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
+        work = job.open()
         for film in films:
             if len(done) == 2:
                 raise KeyboardInterrupt
             done.append(film.name)
-            yield film, predictor(film)
+            yield film, work(film)
 
     with pytest.raises(KeyboardInterrupt):
         predict_films(order(model, tmp_path), find_films([str(films)]), spread=interrupted)
     assert not (tmp_path / "films.csv").exists()
     asked: list[str] = []
 
-    def noted(order: Order, films: list[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
+    def noted(job: Job, films: Sequence[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
         asked.extend(film.name for film in films)
-        yield from batch.here(order, films)
+        yield from here(job, films)
 
     table = predict_films(order(model, tmp_path), find_films([str(films)]), spread=noted)
     assert (done, asked) == (["a", "b"], ["c", "d"])
@@ -95,9 +96,9 @@ def test_a_second_run_does_new_and_failed_films_alone(model: Path, films: Path, 
     predict_films(order(model, tmp_path), first)
     asked: list[str] = []
 
-    def noted(order: Order, films: list[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
+    def noted(job: Job, films: Sequence[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
         asked.extend(film.name for film in films)
-        yield from batch.here(order, films)
+        yield from here(job, films)
 
     table = predict_films(order(model, tmp_path), find_films([str(films)]), spread=noted)
     assert asked == ["b", "c", "d"]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from clinic.predict.films import find_films, read_box
+from clinic.films import find_films, read_box
 from data_prep.shape.geometry import Box
 
 

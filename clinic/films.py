@@ -33,6 +33,8 @@ class FilmFile:
     """What its results are called: letters, digits, `.`, `_`, `-` and `/`; no other film has it."""
     lesion: Box | None = None
     """The lesion's box in pixels of the film, for models of the lesion view."""
+    others: tuple[Box, ...] = ()
+    """Further lesions of the same film, where a film is worked on as a whole."""
 
     @property
     def shown(self) -> str:
@@ -71,6 +73,16 @@ def find_films(inputs: Sequence[str], *, boxes: str | None = None, box: Box | No
             raise ValueError(f"--box is of one film, and there are {len(films)}; give --boxes FILE.csv")
         return [replace(films[0], lesion=box)]
     return _with_boxes(films, found, boxes) if boxes else films
+
+
+def one_a_film(films: Sequence[FilmFile]) -> list[FilmFile]:
+    """Lesions of one film brought together: each film once, with all of its boxes."""
+    whole: dict[str, FilmFile] = {}
+    for film in films:
+        first = whole.get(film.path)
+        more = () if film.lesion is None else (film.lesion,)
+        whole[film.path] = film if first is None else replace(first, others=(*first.others, *more))
+    return list(whole.values())
 
 
 def read_box(text: str) -> Box:

@@ -1,4 +1,4 @@
-"""Many films on many cores, GPUs or machines: one predictor an actor, by Ray Data.                            [Ray]
+"""Many films on many cores, GPUs or machines: one worker an actor, by Ray Data.                            [Ray]
 
 Trap: a `repartition` beside a pool of actors that takes every CPU waits for ever. So the blocks are made here.
 """
@@ -17,9 +17,8 @@ from cluster.session import connect
 import pandas as pd
 import ray.data
 
-from clinic.predict.batch import Spread
-from clinic.predict.films import FilmFile
-from clinic.predict.predictor import Order, Outcome, Predictor
+from clinic.films import FilmFile
+from clinic.stream import Job, Outcome, Spread
 from data_prep.shape.geometry import Box
 
 BLOCK_FILMS = 8
@@ -27,13 +26,13 @@ BLOCK_FILMS = 8
 
 
 class _Actor:
-    """A predictor that Ray keeps in a process of its own."""
+    """A job that Ray keeps open in a process of its own."""
 
-    def __init__(self, order: Order) -> None:
-        self._predictor = Predictor(order)
+    def __init__(self, job: Job) -> None:
+        self._work = job.open()
 
     def __call__(self, block: pd.DataFrame) -> pd.DataFrame:
-        done = [json.dumps(asdict(self._predictor(_film(text)))) for text in block["film"]]
+        done = [json.dumps(asdict(self._work(_film(text)))) for text in block["film"]]
         return pd.DataFrame({"film": block["film"], "outcome": done})
 
 
@@ -42,11 +41,11 @@ def over(workers: int | None) -> Spread:
     return partial(_spread, workers=workers)
 
 
-def _spread(order: Order, films: Sequence[FilmFile], *, workers: int | None) -> Iterator[tuple[FilmFile, Outcome]]:
+def _spread(job: Job, films: Sequence[FilmFile], *, workers: int | None) -> Iterator[tuple[FilmFile, Outcome]]:
     """Work through films with several actors, each with one core, or one GPU where there are some.
 
     Args:
-        order: what to do with each; its `threads` should be 1.
+        job: what to do with each; it should use one thread.
         films: all of them.
         workers: actors at a time, at most one a core or GPU of the cluster; None: as many.
     """
@@ -61,7 +60,7 @@ def _spread(order: Order, films: Sequence[FilmFile], *, workers: int | None) -> 
         blocks = [pd.DataFrame({"film": texts[at : at + BLOCK_FILMS]}) for at in range(0, len(texts), BLOCK_FILMS)]
         done = ray.data.from_pandas(blocks).map_batches(
             _Actor,
-            fn_constructor_args=(order,),
+            fn_constructor_args=(job,),
             batch_size=BLOCK_FILMS,
             batch_format="pandas",
             compute=ray.data.ActorPoolStrategy(size=count),
@@ -74,4 +73,6 @@ def _spread(order: Order, films: Sequence[FilmFile], *, workers: int | None) -> 
 
 def _film(text: str) -> FilmFile:
     row = json.loads(text)
-    return FilmFile(path=row["path"], name=row["name"], lesion=None if row["lesion"] is None else Box(*row["lesion"]))
+    lesion = None if row["lesion"] is None else Box(*row["lesion"])
+    others = tuple(Box(*box) for box in row["others"])
+    return FilmFile(path=row["path"], name=row["name"], lesion=lesion, others=others)
