@@ -5,6 +5,7 @@
     python -m clinic.run export models/seresnet50 --shards shards/phantom      smaller and faster forms, measured
     python -m clinic.run archive films/ --model models/seresnet50 --out rois --secret-file secret    lesions alone
     python -m clinic.run restore rois --out films-again                        films of the original size
+    python -m clinic.run serve models/seresnet50 --token-file token            films in, answers out, over HTTP
 
 Nothing here may decide about a patient. Exit status: 0 done; 1 it failed, or some films could not be used; 2 a mistake
 in what was asked for; 130 interrupted (the same command goes on).
@@ -35,6 +36,7 @@ ModelFolder = Annotated[str, typer.Argument(help="Path or URI of a model folder.
 Workers = Annotated[
     int | None, typer.Option(min=0, help="Processes by Ray; 0: this one. Default: one a core for many films.")
 ]
+Ensemble = Annotated[list[str] | None, typer.Option(help="A further model to average with; may be repeated.")]
 VariantName = Annotated[str | None, typer.Option("--variant", help="A form of the model; default: the chosen one.")]
 SPREAD_FROM_FILMS = 60
 """From so many films on, starting Ray pays."""
@@ -211,6 +213,61 @@ def restore(
             print(checked_text(found))
             if any(not one.exact or one.leaks for one in found):
                 raise typer.Exit(1)
+
+
+@app.command()
+def serve(  # noqa: PLR0913 - one option a choice
+    model: ModelFolder,
+    token_file: Annotated[Path, typer.Option(help="Holds the token that clients must send; made where there is none.")],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 8090,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM).")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its key (PEM).")] = None,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Without TLS for other machines too, behind a proxy that has it.")
+    ] = False,
+    variant: VariantName = None,
+    ensemble: Annotated[
+        list[str] | None, typer.Option(help="A further model to average with; may be repeated.")
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="Probability above which a pixel is lesion.")] = None,
+    plane_geometry: Annotated[
+        bool, typer.Option("--plane-geometry", help="Made-up position in space, for viewers such as OHIF.")
+    ] = False,
+    max_mb: Annotated[float, typer.Option(min=0.1, help="Largest request, in MB.")] = 64.0,
+    max_films: Annotated[int, typer.Option(min=1, help="Films in one request.")] = 16,
+    max_waiting: Annotated[
+        int, typer.Option(min=0, help="Requests that may wait; others are told to come again.")
+    ] = 16,
+    receive_s: Annotated[float, typer.Option(min=1, help="Seconds in which a body must have arrived.")] = 60.0,
+) -> None:
+    """Answer films over HTTP with segmentations and reports; keep nothing."""
+    with _mistakes():
+        from clinic.predict.prediction import Options
+        from clinic.serve.answer import AnswerJob
+        from clinic.serve.gate import ServiceLimits
+        from clinic.serve.server import ServeOrder, cores
+        from clinic.serve.server import serve as run_service
+
+        order = ServeOrder(
+            job=AnswerJob(
+                models=(model, *(ensemble or [])),
+                variant=variant,
+                options=Options(threshold=threshold),
+                plane_geometry=plane_geometry,
+                threads=1,
+            ),
+            host=host,
+            port=port,
+            token_file=token_file,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            plain_http=plain_http,
+            limits=ServiceLimits(
+                max_body_mb=max_mb, max_films=max_films, at_once=cores(), max_waiting=max_waiting, receive_s=receive_s
+            ),
+        )
+        run_service(order)
 
 
 def _spread(films: int, workers: int | None) -> tuple[Spread, int | None]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from clinic.dicom.source import SourceError, spacing_mm
+from clinic.private_file import read_private
 
 SECRET_BYTES = 32
 LEAST_SECRET_BYTES = 16
@@ -96,17 +96,9 @@ def read_secret(file: Path, *, make: bool) -> Pseudonyms:
         ValueError: there is none, it is too short, or others may read it.
     """
     try:
-        mode = file.stat().st_mode & 0o077
-    except FileNotFoundError:
-        if not make:
-            raise ValueError(f"secret: {file} does not exist; give the file that the archive was made with") from None
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as new:
-            new.write(secrets.token_bytes(SECRET_BYTES))
-        mode = 0
-    if mode:
-        raise ValueError(f"secret: others on this machine may read {file}; `chmod 600 {file}`")
-    return Pseudonyms(file.read_bytes())
+        return Pseudonyms(read_private(file, make=secrets.token_bytes(SECRET_BYTES) if make else None))
+    except ValueError as error:
+        raise ValueError(f"secret: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,20 +75,30 @@ def check_view(info: ModelInfo, *, with_box: bool) -> None:
         raise ValueError(f"{info.name} was trained on whole films: leave the box out, or use a lesion-view model")
 
 
-def predict_film(
+@dataclass(frozen=True)
+class Prepared:
+    """A film made ready: for each model what it is shown, and the way back."""
+
+    shape: tuple[int, int]
+    """Rows and columns of the film."""
+    samples: tuple[np.ndarray, ...]
+    """(S, S) uint8, one a model; S may differ."""
+    geometries: tuple[Geometry, ...]
+    spacing_mm: tuple[float, float] | None
+
+
+def prepare_film(
     image_HW: np.ndarray,
     models: Sequence[Model],
-    options: Options = Options(),
     *,
     lesion: Box | None = None,
     spacing_mm: tuple[float, float] | None = None,
-) -> Prediction:
-    """Segment one film.
+) -> Prepared:
+    """Cut, mirror, normalise and shrink a film as each model's training samples were.
 
     Args:
         image_HW: grey values, uint8 or uint16, bright tissue on dark ground.
-        models: one, or an ensemble (`check_models`) whose probabilities are averaged.
-        options: threshold and flips.
+        models: one, or an ensemble (`check_models`).
         lesion: the lesion's box, for models of the lesion view.
         spacing_mm: of the film's rows and columns, where it is known.
 
@@ -97,24 +107,59 @@ def predict_film(
         ReadError: no breast is on the film.
         BoxError: the lesion's box leaves the film.
     """
-    total_HW: np.ndarray | None = None
-    for model in models:
-        geometry = film_geometry(image_HW, model, lesion)
-        sample_SS = normalised_sample(image_HW, geometry, model.info.preprocessing.normalisation)
-        film_HW = geometry.undo(model.probability(sample_SS, flips=options.flips))
-        total_HW = film_HW if total_HW is None else np.add(total_HW, film_HW, out=total_HW)
-    assert total_HW is not None, "an ensemble of no models"
-    if len(models) > 1:
-        total_HW /= len(models)
+    geometries = tuple(film_geometry(image_HW, model, lesion) for model in models)
+    samples = tuple(
+        normalised_sample(image_HW, geometry, model.info.preprocessing.normalisation)
+        for geometry, model in zip(geometries, models, strict=True)
+    )
+    return Prepared(image_HW.shape, samples, geometries, spacing_mm)
+
+
+def predict_prepared(
+    films: Sequence[Prepared], models: Sequence[Model], options: Options = Options()
+) -> list[Prediction]:
+    """Segment films that are ready, all in one batch a model.
+
+    Args:
+        films: from `prepare_film` with the same models.
+        models: their probabilities are averaged.
+        options: threshold and flips.
+    """
+    maps = [
+        model.probabilities(np.stack([film.samples[number] for film in films]), flips=options.flips)
+        for number, model in enumerate(models)
+    ]
     threshold = options.threshold or models[0].info.threshold
+    return [_put_back(film, [map_NSS[place] for map_NSS in maps], threshold) for place, film in enumerate(films)]
+
+
+def predict_film(
+    image_HW: np.ndarray,
+    models: Sequence[Model],
+    options: Options = Options(),
+    *,
+    lesion: Box | None = None,
+    spacing_mm: tuple[float, float] | None = None,
+) -> Prediction:
+    """`prepare_film` and `predict_prepared` of one film."""
+    return predict_prepared([prepare_film(image_HW, models, lesion=lesion, spacing_mm=spacing_mm)], models, options)[0]
+
+
+def _put_back(film: Prepared, maps: Sequence[np.ndarray], threshold: float) -> Prediction:
+    """The models' maps enlarged to the film, averaged, and then cut."""
+    total_HW = film.geometries[0].undo(maps[0])
+    for geometry, map_SS in zip(film.geometries[1:], maps[1:], strict=True):
+        total_HW += geometry.undo(map_SS)
+    if len(maps) > 1:
+        total_HW /= len(maps)
     mask_HW = (total_HW > threshold).view(np.uint8)
     return Prediction(
         probability_HW=total_HW,
         mask_HW=mask_HW,
         threshold=threshold,
-        box=geometry.box,
-        flipped=geometry.flipped,
-        regions=find_regions(mask_HW, total_HW, spacing_mm),
+        box=film.geometries[-1].box,
+        flipped=film.geometries[-1].flipped,
+        regions=find_regions(mask_HW, total_HW, film.spacing_mm),
     )
 
 

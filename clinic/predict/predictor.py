@@ -74,7 +74,7 @@ class Predictor:
         try:
             image_HW, header = read_film(film.path)
             read = time.perf_counter()
-            spacing = spacing_mm(header) if header is not None else None
+            spacing = spacing_of(header)
             prediction = predict_film(
                 image_HW, self.models, self._order.options, lesion=film.lesion, spacing_mm=spacing
             )
@@ -114,6 +114,11 @@ def read_film(path: FilePath) -> tuple[np.ndarray, Dataset | None]:
     if isinstance(path, str) and "://" in path:
         path = read_all(path)  # once through the network
     return read_image(path), read_dataset(path) if is_dicom(path) else None
+
+
+def spacing_of(header: Dataset | None) -> tuple[float, float] | None:
+    """Millimetres between rows and between columns, where there is a header and it tells."""
+    return None if header is None else spacing_mm(header)
 
 
 def maker_of(models: Sequence[Model], options: Options) -> Maker:

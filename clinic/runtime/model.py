@@ -42,26 +42,30 @@ class Model:
     variant: Variant
     runtime: Runtime
 
-    def probability(self, image_SS: np.ndarray, *, flips: tuple[Flip, ...] = ()) -> np.ndarray:
-        """The probability of a lesion in each pixel.
+    def probabilities(self, images_BSS: np.ndarray, *, flips: tuple[Flip, ...] = ()) -> np.ndarray:
+        """The probability of a lesion in each pixel of some images.
 
         Args:
-            image_SS: uint8, of the size that the model was trained at.
-            flips: mirrored copies whose probabilities are mirrored back and averaged with the image's own.
+            images_BSS: uint8, of the size that the model was trained at.
+            flips: mirrored copies whose probabilities are mirrored back and averaged with the images' own.
 
         Returns:
-            (S, S) float32 in [0, 1].
+            (B, S, S) float32 in [0, 1].
 
         Raises:
-            ValueError: the image is of another size.
+            ValueError: the images are of another size.
         """
-        self.info.check_size(*image_SS.shape)
-        image_11SS = image_SS[None, None].astype(np.float32) / 255
-        total_SS = self.runtime(image_11SS)[0, 0].copy()
+        self.info.check_size(*images_BSS.shape[1:])
+        image_B1SS = images_BSS[:, None].astype(np.float32) / 255
+        total_BSS = self.runtime(image_B1SS)[:, 0].copy()
         for flip in flips:
-            mirrored = np.ascontiguousarray(np.flip(image_11SS, AXES[flip]))
-            total_SS += np.flip(self.runtime(mirrored)[0, 0], AXES[flip])
-        return total_SS / (1 + len(flips))
+            mirrored = np.ascontiguousarray(np.flip(image_B1SS, AXES[flip]))
+            total_BSS += np.flip(self.runtime(mirrored)[:, 0], AXES[flip])
+        return total_BSS / (1 + len(flips))
+
+    def probability(self, image_SS: np.ndarray, *, flips: tuple[Flip, ...] = ()) -> np.ndarray:
+        """`probabilities` of one image: (S, S)."""
+        return self.probabilities(image_SS[None], flips=flips)[0]
 
 
 def open_model(path: str, *, variant: str | None = None, threads: int | None = None) -> Model:

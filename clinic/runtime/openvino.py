@@ -34,4 +34,5 @@ class OpenVinoRuntime:
 
     def __call__(self, image_B1SS: np.ndarray) -> np.ndarray:
         """Probabilities, float32."""
-        return np.asarray(self._compiled([image_B1SS])[0])
+        request = self._compiled.create_infer_request()  # one each, so that threads may predict side by side
+        return np.array(request.infer([image_B1SS])[0])
