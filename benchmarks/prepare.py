@@ -285,7 +285,7 @@ def measure_memory(samples: Sequence[Sample], count: int, scratch: Path) -> floa
             _link(lesion.mask, root / names["mask"])
             rows.append({**names, "patient_id": f"p{number:05d}", "lesion_id": lesion.lesion_id})
     pd.DataFrame(rows).to_csv(root / "index.csv", index=False)
-    words = ["build", "--source", "pairs", "--root", root, "--index-csv", root / "index.csv"]
+    words = ["build", "--source", "pairs", "--root", root, "--set", f"index_csv={root}/index.csv"]
     command = [sys.executable, "-m", "data_prep.run", *words, "--out", scratch / f"memory-{count}"]
     process = subprocess.Popen([str(word) for word in command], env={**os.environ, "MAMMOSEARCH_CACHE": str(scratch)})
     peak = 0

@@ -1,10 +1,11 @@
 """Send a study to a cluster that `ray up` has started: copy the code, submit, follow, bring the tables back.
 
-The study runs as a Ray job on the head: it goes on if the line to it breaks, and whoever calls again may follow it.
+The study runs as a Ray job on the head: it goes on if the connection is lost, and whoever calls again may follow it.
 """
 
 from __future__ import annotations
 
+import math
 import shlex
 import subprocess
 import sys
@@ -48,26 +49,41 @@ def launch(
         run: runs the commands.
 
     Raises:
+        ValueError: `max_usd` is no amount of money.
         LaunchError: a step failed.
     """
+    if max_usd is not None and not 0 < max_usd < math.inf:
+        raise ValueError(f"--max-usd {max_usd:g} is no amount of money; give one above 0")
+    ray = rays_command()
     job = f"{space.stem}-{uuid.uuid4().hex[:8]}"
-    _step(
-        run, ["ray", "rsync-up", str(file)], "the code could not be copied to the head; is the cluster up (`ray up`)?"
-    )
-    _step(run, ["ray", "rsync-up", str(file), str(space), f"{REMOTE}/{space.name}"], "the settings could not be copied")
-    follow = ["ray", "exec", str(file), f"{ENTER} && ray job logs --follow --address={DASHBOARD} {job}"]
+    up = f"the code could not be copied to the head; is the cluster up (`{ray} up {file}`)?"
+    _step(run, [ray, "rsync-up", str(file)], up)
+    _step(run, [ray, "rsync-up", str(file), str(space), f"{REMOTE}/{space.name}"], "the settings could not be copied")
+    follow = [ray, "exec", str(file), f"{ENTER} && ray job logs --follow --address={DASHBOARD} {job}"]
     _step(
         run,
-        ["ray", "exec", str(file), f"{ENTER} && {submission(job, space.name, out, resume=resume, max_usd=max_usd)}"],
-        f"the study failed, or the line to it broke. Follow it again with\n  {shlex.join(follow)}\nor go on with it by "
-        "the same command and --resume",
+        [ray, "exec", str(file), f"{ENTER} && {submission(job, space.name, out, resume=resume, max_usd=max_usd)}"],
+        f"the study failed, or the connection was lost. To watch it again:\n  {shlex.join(follow)}\nTo restart it, "
+        "repeat this command with --resume",
     )
     folder = out
     if "://" not in out:
         folder = f"runs/{Path(out).name}"
         Path(folder).mkdir(parents=True, exist_ok=True)
-        _step(run, ["ray", "rsync-down", str(file), f"{out}/", f"{folder}/"], f"{out} could not be copied to {folder}")
+        _step(run, [ray, "rsync-down", str(file), f"{out}/", f"{folder}/"], f"{out} could not be copied to {folder}")
     _step(run, [sys.executable, "-m", "results.run", "table", folder], f"no tables could be made of {folder}")
+
+
+def rays_command() -> str:
+    """Ray's command of this very environment, activated or not.
+
+    Raises:
+        LaunchError: it is not there.
+    """
+    command = Path(sys.executable).with_name("ray")
+    if not command.exists():
+        raise LaunchError(f"there is no {command}; install Ray into this environment: pip install 'mammosearch[study]'")
+    return str(command)
 
 
 def submission(job: str, space: str, out: str, *, resume: bool = False, max_usd: float | None = None) -> str:

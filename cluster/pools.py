@@ -6,9 +6,14 @@ each. The batch size of a trial is global: it does not depend on the number of w
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from cluster.settings.problems import Problem, not_one_of, raise_problems
+from cluster.settings.source import Source
+from cluster.settings.validate import validate
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -23,31 +28,31 @@ TFLOPS_PER_CORE = 0.07
 class Pool(BaseModel):
     """A kind of hardware slot."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
-    name: str = Field(min_length=1, pattern=r"^[a-z0-9][a-z0-9_]*$")
+    name: str = Field(min_length=1, max_length=40, pattern=r"^[a-z0-9][a-z0-9_]*$")
     """How `nas.yaml` and the tables call it."""
     accelerator: str | None = None
     """Ray's accelerator type (`ray.util.accelerators`), e.g. `P100`, `T4`; None for CPU or for any GPU."""
-    workers: int = Field(default=1, ge=1)
+    workers: int = Field(default=1, ge=1, le=1024)
     """Processes of one slot; more than one train with DDP."""
     gpus_per_worker: int = Field(default=0, ge=0, le=1)
     """GPUs of each worker: 0 or 1 (a DDP worker drives one GPU)."""
-    cpus_per_worker: int = Field(default=1, ge=1)
+    cpus_per_worker: int = Field(default=1, ge=1, le=1024)
     """CPU cores of each worker; also its number of torch threads on a CPU pool."""
-    gpu_memory_gb: float | None = Field(default=None, gt=0)
+    gpu_memory_gb: float | None = Field(default=None, gt=0, le=1e6)
     """Memory of one GPU in GB (1e9 bytes); None for a CPU pool."""
-    memory_gb: float | None = Field(default=None, gt=0)
+    memory_gb: float | None = Field(default=None, gt=0, le=1e6)
     """Main memory of one slot in GB, which is what a trial on a CPU pool must fit; None: not checked."""
-    max_slots: int | None = Field(default=None, ge=1)
+    max_slots: int | None = Field(default=None, ge=1, le=100_000)
     """At most this many trials at once; None: as many as the cluster holds."""
-    usd_per_hour: float = Field(default=0.0, ge=0)
+    usd_per_hour: float = Field(default=0.0, ge=0, le=1e6)
     """Price of one slot for one hour, its machine included, on demand."""
-    spot_usd_per_hour: float | None = Field(default=None, ge=0)
+    spot_usd_per_hour: float | None = Field(default=None, ge=0, le=1e6)
     """The same as a spot (preemptible) machine."""
     spot: bool = False
     """Whether the slots are spot machines, and so cost `spot_usd_per_hour`."""
-    tflops: float | None = Field(default=None, gt=0)
+    tflops: float | None = Field(default=None, gt=0, le=1e6)
     """Rate of one worker at `fast_precision` in a training step, in 1e12 operations a second, by which times are
     predicted. Far below the data sheet: batches are small, and much of a U-Net waits for memory."""
     fast_precision: Precision = "fp32"
@@ -164,7 +169,44 @@ not measured; the CPU's was.
 """
 
 
-def over_shipped(described: dict[str, Any]) -> dict[str, Any]:
-    """What a settings file says of a pool, laid over the shipped pool of that name if there is one."""
-    shipped = SHIPPED.get(described["name"])
-    return {**(shipped.model_dump() if shipped else {}), **described}
+def _over_shipped(value: Any) -> Any:
+    """A shipped pool's name, or what changes or makes one laid over the shipped pool of that name, if there is one."""
+    value = {"name": value} if isinstance(value, str) else value
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return value
+    if value["name"] not in SHIPPED and set(value) == {"name"}:
+        unknown = not_one_of((), "unknown pool", value["name"], list(SHIPPED))
+        raise_problems(replace(unknown, allowed=f"{unknown.allowed}, or a mapping that describes one"))
+    shipped = SHIPPED.get(value["name"])
+    return {**(shipped.model_dump() if shipped else {}), **value}
+
+
+def _each_once(pools: list[Pool]) -> list[Pool]:
+    names = [pool.name for pool in pools]
+    raise_problems(*(Problem((i,), "listed twice", "each name once") for i, n in enumerate(names) if n in names[:i]))
+    return pools
+
+
+Pools = Annotated[
+    list[Annotated[Pool, BeforeValidator(_over_shipped)]],
+    Field(min_length=1, max_length=64),
+    AfterValidator(_each_once),
+]
+"""`pools` of `nas.yaml`: names of shipped pools, or mappings that change or describe one."""
+
+
+class _PoolsOfStudy(BaseModel):
+    """A study's settings, of which nothing but the pools is looked at."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    pools: Pools = Field(default=[SHIPPED["cpu"]])
+
+
+def parse_pools(source: Source) -> list[Pool]:
+    """The pools of a study's settings. Whether the rest is right, `search.run --dry-run` says.
+
+    Raises:
+        SettingsError: with every mistake in them.
+    """
+    return validate(_PoolsOfStudy, source).pools

@@ -10,11 +10,12 @@ Exit status: 0 all is well, 1 it failed, 2 a mistake in what was asked for.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cluster.cli import exits
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n\n")[0])
 
@@ -29,22 +30,17 @@ def check(
     storage: Annotated[str | None, typer.Option(help="Write, read, list and delete at this path or URI.")] = None,
 ) -> None:
     """Check a cluster file without a cloud; the GPUs; the storage."""
-    if file is None and not gpus and storage is None:
-        print("nothing to check: name a file, or give --gpus or --storage", file=sys.stderr)
-        raise typer.Exit(2)
-    try:
+    with exits("cluster"):
+        if file is None and not gpus and storage is None:
+            raise ValueError("nothing to check: name a file, or give --gpus or --storage")
+        if file is None and space is not None:
+            raise ValueError("--space is checked against a cluster file: name one before it")
         if file is not None:
             _check_file(file, space)
         if gpus:
             _check_gpus()
         if storage is not None:
             _check_storage(storage)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
-    except (RuntimeError, OSError) as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(1) from error
 
 
 @app.command()
@@ -58,28 +54,25 @@ def launch(
     ] = None,
 ) -> None:
     """Submit a study to a running cluster, follow it, and print its tables."""
-    from cluster.launch import LaunchError
-    from cluster.launch import launch as launch_study
+    with exits("cluster"):
+        from cluster.launch import launch as launch_study
 
-    try:
-        _check_file(file, space)
+        if left := _check_file(file, space):
+            raise ValueError(f"{file} has {len(left)} open places; fill them in first")
         launch_study(file, space=space, out=out, resume=resume, max_usd=max_usd)
-    except (ValueError, FileNotFoundError) as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
-    except LaunchError as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(1) from error
 
 
-def _check_file(file: Path, space: Path | None) -> None:
+def _check_file(file: Path, space: Path | None) -> list[str]:
+    """Print what a check finds; gives the places that are still to be filled in."""
     from cluster.check.cluster_file import check_file, pools_of
 
     pools = pools_of(space) if space is not None else None
-    for note in check_file(file, pools=pools):
-        print(note)
+    left = check_file(file, pools=pools)
     made = f", and makes the pools {', '.join(pool.name for pool in pools)}" if pools is not None else ""
-    print(f"{file} is as Ray wants it{made}")
+    print(f"{file} is as Ray wants it{made}" + (f", once these {len(left)} places are filled in:" if left else ""))
+    for place in left:
+        print(place)
+    return left
 
 
 def _check_gpus() -> None:

@@ -51,6 +51,9 @@ for _name, _value in ENVIRONMENT.items():
 
 import ray  # noqa: E402
 
+from cluster.machine import check_address, check_machine, session_folder  # noqa: E402
+from cluster.ray_token import private_token  # noqa: E402
+
 PACKAGES = ("cluster", "data_prep", "trainables", "search", "results", "clinic")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,29 +95,38 @@ def connect(
             placement groups asks the dashboard's API); without it a dozen processes fewer start.
 
     Raises:
+        ValueError: `RAY_ADDRESS` is no address, or other users can read the cluster's token.
         ConnectionError: `RAY_ADDRESS` is set and no cluster answers there.
         RuntimeError: Ray does not start on this machine.
     """
     if ray.is_initialized():  # a caller further up owns the connection
         yield _session(local=False)
         return
-    if JOINS_CLUSTER:
-        ray.init(
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"py_modules": [str(ROOT / name) for name in PACKAGES]},
-        )
-    else:
-        declared = {slot_resource(pool): float(count) for pool, count in (slots or {}).items()}
-        _start(cpus or machine_cpus(), {**(resources or {}), **declared}, object_store_gb, dashboard=dashboard)
-    try:
-        yield _session(local=not JOINS_CLUSTER)
-    finally:
-        ray.shutdown()
+    with private_token(joins=JOINS_CLUSTER):
+        if JOINS_CLUSTER:
+            _join()
+        else:
+            declared = {slot_resource(pool): float(count) for pool, count in (slots or {}).items()}
+            _start(cpus or machine_cpus(), {**(resources or {}), **declared}, object_store_gb, dashboard=dashboard)
+        try:
+            yield _session(local=not JOINS_CLUSTER)
+        finally:
+            ray.shutdown()
+
+
+def _join() -> None:
+    """Join the cluster of `RAY_ADDRESS`."""
+    check_address(os.environ["RAY_ADDRESS"])
+    ray.init(
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"py_modules": [str(ROOT / name) for name in PACKAGES]},
+    )
 
 
 def _start(cpus: int, resources: Mapping[str, float], object_store_gb: float, *, dashboard: bool) -> None:
     """Start Ray on this machine."""
+    check_machine()
     port = free_port()
     os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
     try:
@@ -128,6 +140,7 @@ def _start(cpus: int, resources: Mapping[str, float], object_store_gb: float, *,
             dashboard_port=port,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            _temp_dir=session_folder(),
             runtime_env={"env_vars": {"PYTHONPATH": _python_path()}},
         )
     except Exception as error:

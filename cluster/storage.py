@@ -12,16 +12,19 @@ machine's own account says, never the URI.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import re
 import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 LOG = logging.getLogger(__name__)
@@ -30,7 +33,23 @@ PATIENCE_S = 300.0
 REFUSALS = ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "PERMISSION_DENIED")
 """What an object store says that asking again does not change."""
 
+READ_AHEAD_BYTES = 1 << 20
+"""What one request to an object store fetches at least, where a file is read piece by piece."""
+
+_HALF_A_URI = re.compile(r"(s3|gs|gcs|file|https?|ftp|hdfs|abfs):(?!//)")
+
 T = TypeVar("T")
+
+
+class FileInfo(NamedTuple):
+    """A file below a folder."""
+
+    path: str
+    """Relative to the folder."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """When it was last changed; 0 where the storage does not say."""
 
 
 class Folder:
@@ -40,11 +59,15 @@ class Folder:
         root: a path (made absolute) or a URI of a scheme that pyarrow knows: `file`, `s3`, `gs`.
 
     Raises:
-        ValueError: the URI's scheme is unknown.
+        ValueError: the path is empty or names an unknown user's home; the URI's scheme is unknown.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         text = os.fspath(root)
+        if not text:
+            raise ValueError("an empty path is no folder; name one, or `.` for the present one")
+        if _HALF_A_URI.match(text):
+            raise ValueError(f"{text!r} is no folder: a URI begins with two slashes, as in s3://bucket/folder")
         if "://" in text:
             try:
                 self._fs, self._path = fs.FileSystem.from_uri(text)
@@ -53,13 +76,15 @@ class Folder:
                     f"cannot use {text!r} as a folder: {error}; give a path or a file://, s3:// or gs:// URI"
                 ) from error
             self._path = self._path.rstrip("/")
+            if not self._path and not isinstance(self._fs, fs.LocalFileSystem):
+                raise ValueError(f"{text!r} names no bucket: s3://bucket/folder")
             place, mark, options = text.partition("?")
             self._base, self._options = place.rstrip("/"), mark + options
             if isinstance(self._fs, fs.LocalFileSystem):
                 self._base, self._options = self._path, ""
         else:
             self._fs = fs.LocalFileSystem()
-            self._path = str(Path(text).expanduser().absolute())
+            self._path = str(_expanded(text).absolute())
             self._base, self._options = self._path, ""
 
     @property
@@ -110,15 +135,36 @@ class Folder:
 
         return self._patiently(read)
 
+    def open_input(self, name: str) -> BinaryIO:
+        """A file to read from at any place, buffered; each read is asked again as all else here.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            OSError: the store refused, or did not answer for `PATIENCE_S`.
+        """
+        if self.local is not None:
+            return Path(self._at(name)).open("rb")
+        return cast(BinaryIO, io.BufferedReader(_PatientFile(self, name), READ_AHEAD_BYTES))
+
+    def parquet(self, name: str) -> pq.ParquetFile:
+        """A Parquet file, its footer read. Raises FileNotFoundError, or ValueError that names what is no Parquet."""
+        try:
+            return pq.ParquetFile(self.open_input(name))
+        except (ValueError, EOFError) as error:  # pyarrow's ArrowInvalid is a ValueError
+            raise ValueError(f"{self}/{name} is not Parquet: {error}") from error
+
     def read_text(self, name: str) -> str:
-        """The content of a UTF-8 file. Raises FileNotFoundError."""
-        return self.read_bytes(name).decode()
+        """The content of a UTF-8 file. Raises FileNotFoundError, or ValueError that names the file."""
+        try:
+            return self.read_bytes(name).decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{self}/{name} is not UTF-8 text: {error}") from error
 
     def read_json(self, name: str) -> Any:
         """The value in a JSON file. Raises FileNotFoundError, or ValueError that names the file."""
         try:
             return json.loads(self.read_text(name))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ValueError(f"{self}/{name} is not JSON: {error}") from error
 
     def write_bytes(self, name: str, content: bytes) -> None:
@@ -152,12 +198,23 @@ class Folder:
         selector = fs.FileSelector(self._path, allow_not_found=True)
         return sorted(info.base_name for info in self._patiently(lambda: self._fs.get_file_info(selector)))
 
-    def walk(self) -> Iterator[tuple[str, int]]:
-        """Every file below the folder, as (path relative to it, size in bytes), in sorted order."""
+    def folders(self) -> list[str]:
+        """The names of the folders directly inside, sorted; empty if the folder does not exist."""
+        selector = fs.FileSelector(self._path, allow_not_found=True)
+        infos = self._patiently(lambda: self._fs.get_file_info(selector))
+        return sorted(info.base_name for info in infos if info.type == fs.FileType.Directory)
+
+    def infos(self) -> list[FileInfo]:
+        """Every file below the folder, in sorted order: one listing, wherever it lies."""
         selector = fs.FileSelector(self._path, recursive=True, allow_not_found=True)
         infos = self._patiently(lambda: self._fs.get_file_info(selector))
-        skip = len(self._path) + 1
-        yield from sorted((info.path[skip:], info.size) for info in infos if info.type == fs.FileType.File)
+        skip = len(self._path.rstrip("/")) + 1
+        files = (info for info in infos if info.type == fs.FileType.File)
+        return sorted(FileInfo(info.path[skip:], info.size or 0, info.mtime_ns or 0) for info in files)
+
+    def walk(self) -> Iterator[tuple[str, int]]:
+        """Every file below the folder, as (path relative to it, size in bytes), in sorted order."""
+        yield from ((info.path, info.size) for info in self.infos())
 
     def remove(self, name: str = "") -> None:
         """Remove a file, or a folder with all it holds; nothing happens if it does not exist."""
@@ -238,3 +295,54 @@ class Folder:
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}" if name else self._path
+
+
+class _PatientFile(io.RawIOBase):
+    """A file of an object store: opened again and read on from its place where a read was not answered."""
+
+    def __init__(self, folder: Folder, name: str) -> None:
+        self._folder, self._name, self._at = folder, name, 0
+        self._file = folder._patiently(self._open)
+        self._size = self._file.size()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), max(0, self._size - self._at))
+        content = self._folder._patiently(lambda: self._read(count)) if count else b""
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def _open(self) -> Any:
+        return self._folder._fs.open_input_file(self._folder._at(self._name))
+
+    def _read(self, count: int) -> bytes:
+        try:
+            return bytes(self._file.read_at(count, self._at))
+        except OSError:
+            self._file = self._open()
+            raise
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"cannot use {text!r} as a folder: {error}") from error

@@ -14,6 +14,8 @@ from typing import Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cluster.settings.problems import Problem, raise_problems
+
 SCHEMA_VERSION = 1
 SPLITS = ("train", "val", "test")
 
@@ -224,9 +226,11 @@ class BuildSettings(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> BuildSettings:
         if self.source != "phantom" and self.root is None:
-            raise ValueError(f"root: source {self.source!r} needs the folder of its files")
+            raise_problems(Problem(("root",), f"missing: source {self.source} needs it", "the folder of its files"))
         if len(set(self.normalisations)) != len(self.normalisations) or not self.normalisations:
-            raise ValueError(f"normalisations: name at least one, each once; got {list(self.normalisations)}")
+            raise_problems(Problem(("normalisations",), "none, or one of them twice", "at least one, each once"))
+        if not self.kinds:
+            raise_problems(Problem(("kinds",), "none", "mass, calc"))
         return self
 
 

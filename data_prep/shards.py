@@ -74,7 +74,7 @@ class ShardFolder:
             built = ", ".join(self.card.image_columns)
             mistakes.append(
                 f"normalisation {normalisation!r} is not in {self.folder}, which was built with {built}; build it with "
-                f"`python -m data_prep.run build --normalisation {normalisation} ...`"
+                f"`python -m data_prep.run build --set normalisations=[{normalisation}] ...`"
             )
         if mistakes:
             raise ValueError("; ".join(mistakes))

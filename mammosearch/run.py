@@ -9,13 +9,14 @@ Each has `--help`. Exit status: 0 done, 1 it failed, 2 a mistake in what was ask
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from cluster.cli import exits
 
 ROOMS = {
     "prepare": ("data_prep.run", "DICOM files in, shards of samples out."),
@@ -26,8 +27,6 @@ ROOMS = {
     "cluster": ("cluster.run", "Check a cluster and its storage; send a study there."),
 }
 """Command -> the module whose `app` it is, and what it is for."""
-EXTRA_OF = {"ray": "study", "torch": "train", "segmentation_models_pytorch": "train", "timm": "train"}
-"""Packages that readers of tables need not have -> the extra that brings them."""
 
 
 class Rooms(TyperGroup):
@@ -85,19 +84,12 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
 ) -> None:
     """Write nas.yaml and configs/: the settings of the shipped studies, to be changed."""
-    from mammosearch.settings import SettingsExistError, write_settings
+    with exits("mammosearch"):
+        from mammosearch.settings import write_settings
 
-    try:
-        written = write_settings(folder, force=force)
-    except SettingsExistError as error:
-        typer.echo(f"mammosearch: {error}", err=True)
-        raise typer.Exit(2) from error
-    except OSError as error:
-        typer.echo(f"mammosearch: {error}", err=True)
-        raise typer.Exit(1) from error
-    for file in written:
-        typer.echo(f"wrote {file}")
-    typer.echo("next: mammosearch search --dry-run, which checks and estimates; without it, the study runs")
+        for file in write_settings(folder, force=force):
+            print(f"wrote {file}")
+        print("next: mammosearch search --dry-run, which checks and estimates; without it, the study runs")
 
 
 @app.command()
@@ -105,27 +97,19 @@ def encoders(
     part: Annotated[str, typer.Argument(help="Only those whose names hold this text.")] = "",
 ) -> None:
     """List the encoders that a study can ask for, the paper's first."""
-    from trainables.net.models import encoder_names
+    with exits("mammosearch"):
+        from trainables.net.models import encoder_names
 
-    found = [name for name in encoder_names() if part.lower() in name.lower()]
-    if not found:
-        typer.echo(f"mammosearch: no encoder's name holds {part!r}; without it, all are listed", err=True)
-        raise typer.Exit(2)
-    for name in found:
-        typer.echo(name)
+        found = [name for name in encoder_names() if part.lower() in name.lower()]
+        if not found:
+            raise ValueError(f"no encoder's name holds {part!r}; without it, all are listed")
+        for name in found:
+            print(name)
 
 
 def main() -> None:
-    """The command `mammosearch`: a package that an extra brings and that is not there is one message."""
-    try:
-        app(prog_name="mammosearch")
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        if missing not in EXTRA_OF:
-            raise
-        extra = EXTRA_OF[missing]
-        typer.echo(f"mammosearch: this needs {missing}: pip install 'mammosearch[{extra}]'", err=True)
-        sys.exit(2)
+    """The command `mammosearch`."""
+    app(prog_name="mammosearch")
 
 
 if __name__ == "__main__":

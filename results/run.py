@@ -11,16 +11,22 @@ A mistake ends with exit status 2 and one message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Literal
 
 import typer
 
+from cluster.cli import exits
+
 Name = StrEnum("Name", "final nas scores groups froc encoders trials front cost paper")
 """The tables: the keys of `results.tables.TABLES`, here without importing it, so that `--help` is fast."""
 
-app = typer.Typer(help="Tables, figures and the report of a study.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Tables, figures and the report of a study.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 Study = Annotated[str, typer.Argument(help="Path or URI of the study's folder, e.g. runs/phantom.")]
 Figures = StrEnum(
@@ -49,18 +55,16 @@ def table(
     cheapest_by: Annotated[Cost, typer.Option(help="What makes one of the tied finals the cheapest.")] = "parameters",
 ) -> None:
     """Print the verdict and tables II and III; write every table as CSV and Markdown."""
-    from cluster.storage import Folder
-    from results.tables import PRINTED, TABLES, print_tables, write_tables
+    with exits("results"):
+        from cluster.storage import Folder
+        from results.tables import PRINTED, TABLES, print_tables, write_tables
 
-    def work() -> list[str]:
         print_tables(
             study,
             only=[name.value for name in only or ()] or (tuple(TABLES) if every else PRINTED),
             cheapest_by=cheapest_by,
         )
-        return write_tables(study, Folder(out or study), cheapest_by=cheapest_by)
-
-    _say_written(work)
+        _say_written(write_tables(study, Folder(out or study), cheapest_by=cheapest_by))
 
 
 @app.command()
@@ -72,20 +76,22 @@ def figures(
     film: Annotated[str | None, typer.Option(help="Draw the normalisations of this film too (figure 1).")] = None,
 ) -> None:
     """Draw what the study shows, as PNG and SVG in `figures/` (needs the extra `figures`)."""
-    from cluster.storage import Folder
-    from results.figures.write import write_figures
+    with exits("results"):
+        from cluster.storage import Folder
+        from results.figures.write import write_figures
 
-    names = [name.value for name in only or ()]
-    _say_written(lambda: write_figures(study, Folder(out or study), only=names, width=width, film=film))
+        names = [name.value for name in only or ()]
+        _say_written(write_figures(study, Folder(out or study), only=names, width=width, film=film))
 
 
 @app.command()
 def report(study: Study, out: Out = None) -> None:
     """Write one self-contained HTML page about the study."""
-    from cluster.storage import Folder
-    from results.report import write_report
+    with exits("results"):
+        from cluster.storage import Folder
+        from results.report import write_report
 
-    _say_written(lambda: write_report(study, Folder(out or study)))
+        _say_written(write_report(study, Folder(out or study)))
 
 
 @app.command()
@@ -94,25 +100,17 @@ def export(
     to: Annotated[list[Tracker], typer.Option("--to", help="A tracker; may be given several times.")],
 ) -> None:
     """Send the trials to a tracker: what it was not sent before, by this command or while the study ran."""
-    from results.table import study_folder
-    from trainables.track.mirror import export_trials
+    with exits("results"):
+        from results.table import study_folder
+        from trainables.track.mirror import export_trials
 
-    def work() -> list[str]:
         folder = study_folder(study)
-        return [export_trials(folder, name.value) for name in to]
-
-    _say_written(work)
+        _say_written([export_trials(folder, name.value) for name in to])
 
 
-def _say_written(work: Callable[[], list[str]]) -> None:
-    """Do the work and name the files written; a user's mistake is one message and exit status 2."""
-    try:
-        written = work()
-    except (OSError, ValueError, ImportError) as error:
-        typer.echo(f"results: {error}", err=True)
-        raise typer.Exit(2) from error
-    for file in written:
-        typer.echo(f"wrote {file}")
+def _say_written(files: list[str]) -> None:
+    for file in files:
+        print(f"wrote {file}")
 
 
 if __name__ == "__main__":

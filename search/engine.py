@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from cluster.pools import Pool
 from cluster.storage import Folder
 from search.budget import Spent, trials_spent
+from search.distributions import distributions, suggest
 from search.final import winners
 from search.ledger import JOURNAL, Ledger, load_ended_trials
 from search.objectives import objective_values
@@ -183,7 +185,7 @@ class Engine:
         """A configuration that was not trained yet; a repeat only if the sampler has nothing else to offer."""
         known = {t.user_attrs["key"]: t.number for t in trials}
         for attempt in range(ATTEMPTS):
-            suggestion = self._sampling.suggest(number, attempt, self.space.suggest)
+            suggestion = self._sampling.suggest(number, attempt, partial(suggest, self.space))
             params = self.space.active(suggestion.params)
             if self.space.key(params) not in known:
                 return self._enter(number, params, role="search", system_attrs=suggestion.system_attrs)
@@ -219,7 +221,7 @@ class Engine:
         info = self._orders.info(trial_id(number), role, config, dict(params))
         entered = self.ledger.add_running(
             params,
-            self.space.distributions(params),
+            distributions(self.space, params),
             user_attrs={
                 "role": role,
                 "key": self.space.key(params) if seed is None else config.key(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import shlex
 import subprocess
 import sys
 import time
@@ -12,14 +11,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from cluster.session import JOINS_CLUSTER, connect, machine_cpus
 
 import torch
 from rich.console import Console
 
-from cluster.launch import study_command
 from cluster.pools import Pool
 from cluster.slots import slots_of_cluster, slots_on_machine
 from cluster.storage import Folder
@@ -35,7 +32,7 @@ from search.proof.provenance import STUDY, StudyInfo, check_same_study, describe
 from search.proof.reproduce import reproduce as reproduce_trial
 from search.proof.verify import verify_resume
 from search.sampling import lag_of
-from search.settings.config import StudyConfig, load_study_config
+from search.settings.config import StudyConfig
 from search.study import run_trials
 from trainables.config import TrialConfig
 from trainables.order import SESSION
@@ -44,19 +41,6 @@ from trainables.track.mirror import LiveMirrors
 
 PROGRESS = "progress.json"
 SAVE_EVERY_S = 5.0
-
-
-def load(space: Path, *, out: str | None, max_usd: float | None = None) -> StudyConfig:
-    """The study's settings, with its folder (`study.out`) and its money (`budget.max_usd`) changed where given."""
-    config = load_study_config(space)
-    changes: dict[str, Any] = {}
-    if out is not None:
-        changes["study"] = config.study.model_copy(update={"out": out})
-    if max_usd is not None:
-        changes["budget"] = config.budget.model_copy(update={"max_usd": max_usd})
-    changed = config.model_copy(update=changes)
-    changed._file, changed._source = config._file, config._source
-    return changed
 
 
 def run(config: StudyConfig, *, resume: bool) -> None:
@@ -86,7 +70,7 @@ def dry(config: StudyConfig) -> None:
     """Print what the study would do, need and cost.
 
     Raises:
-        StudyConfigError: with every mistake that shows only now.
+        SettingsError: with every mistake that shows only now.
     """
     print_dry_run(config, Console())
 
@@ -122,11 +106,6 @@ def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
         print(line)
     print("the killed study equals the undisturbed one" if not differences else f"{len(differences)} differences")
     return not differences
-
-
-def resume_command(space: Path, *, out: str | None, max_usd: float | None) -> str:
-    """What to type to go on."""
-    return shlex.join(study_command(str(space), out=out, max_usd=max_usd, resume=True))
 
 
 def prepare(config: StudyConfig) -> DatasetCard:

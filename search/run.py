@@ -9,13 +9,14 @@ Exit status: 0 the study is done, 1 it failed, 2 a mistake in what was asked for
 
 from __future__ import annotations
 
-import sys
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from trainables.order import DISK_FULL
+from cluster.cli import exits
+from cluster.launch import study_command
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n\n")[0])
 
@@ -35,11 +36,15 @@ def main(
     ] = None,
 ) -> None:
     """Search a space of trials, then train the winners in full."""
-    from search import job  # torch, Ray and Optuna: only once it is clear that there is something to do
+    from search.settings.config import load_study_config
+    from search.settings.outside import outside
 
-    fine = True
-    try:
-        config = job.load(space, out=out, max_usd=max_usd)
+    again = shlex.join(study_command(str(space), out=out, max_usd=max_usd, resume=True))
+    with exits("search", go_on=f"go on with: {again}"):
+        config = load_study_config(space, out=out, max_usd=max_usd, also=outside)
+        from search import job  # torch, Ray and Optuna: only once it is clear that there is something to do
+
+        fine = True
         if dry_run:
             job.dry(config)
         elif reproduce is not None:
@@ -48,22 +53,8 @@ def main(
             fine = job.verify(config, space, kills=verify_resume)
         else:
             job.run(config, resume=resume)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(2) from error
-    except (RuntimeError, OSError) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            print(
-                f"once there is room, go on with: {job.resume_command(space, out=out, max_usd=max_usd)}",
-                file=sys.stderr,
-            )
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        print(f"interrupted; go on with: {job.resume_command(space, out=out, max_usd=max_usd)}", file=sys.stderr)
-        raise typer.Exit(130) from error
-    if not fine:  # outside, for typer.Exit is a RuntimeError
-        raise typer.Exit(1)
+        if not fine:
+            raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cluster.settings.problems import Problem, raise_problems
+
 Optimiser = Literal["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"]
 Schedule = Literal["constant", "cosine", "linear", "polynomial", "step"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16"]
@@ -140,7 +142,8 @@ class TrialConfig(BaseModel):
             return values  # for the fields' own bounds to refuse
         total = float(sum(weights))
         if total <= 0:
-            raise ValueError("dice_weight, iou_weight and bce_weight are all 0: at least one must be above 0")
+            text = "0, as all weights of the loss are"
+            raise_problems(Problem(("dice_weight",), text, "one of dice_weight, iou_weight and bce_weight above 0"))
         return {**values, **{n: round(float(w) / total, 12) for n, w in zip(names, weights, strict=True)}}
 
     @field_validator("decoder_width")
@@ -153,15 +156,17 @@ class TrialConfig(BaseModel):
     @classmethod
     def _not_blank(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("must not be empty")
+            raise_problems(Problem((), "empty", "a name"))
         return value
 
     @model_validator(mode="after")
     def _check(self) -> TrialConfig:
         if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} is not divisible by accumulation {self.accumulation}")
+            text = f"{self.batch_size} is not divisible by accumulation {self.accumulation}"
+            raise_problems(Problem(("batch_size",), text, "a multiple of accumulation"))
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs} must be less than epochs {self.epochs}")
+            text = f"{self.warmup_epochs} is not below epochs = {self.epochs}"
+            raise_problems(Problem(("warmup_epochs",), text, f"below {self.epochs}"))
         return self
 
     def key(self) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from cluster.cli import DISK_FULL as DISK_FULL  # no fault of the trial, which is resumed later
 from cluster.pools import Pool
 from trainables.record import TrialInfo
 
@@ -15,8 +15,6 @@ SESSION = "session.json"
 """In a study's folder: which run of the driver is in charge."""
 
 ErrorKind = Literal["exception", "not_finite", "out_of_memory", "worker_died", "disk_full"]
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-"""The numbers of an `OSError` by which nothing more can be written: no fault of the trial, which is resumed later."""
 
 
 class TrialOrder(BaseModel):

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import traceback
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pydantic import ValidationError
 
 from cluster.storage import Folder
 from trainables.config import TrialConfig
@@ -20,30 +16,6 @@ from trainables.trial import NonFiniteLoss, Row, TrialData, TrialSession, untrai
 
 class TrainingFailedError(RuntimeError):
     """Training ended early: the loss was not finite, or memory ran out. The trial's status says the same."""
-
-
-def read_config(file: Path | None, settings: list[str]) -> TrialConfig:
-    """The configuration of a YAML file with single settings laid over it.
-
-    Args:
-        file: a mapping of `TrialConfig`'s fields; None: the defaults, which are the paper's.
-        settings: `key=value`, the value as YAML.
-
-    Raises:
-        ValueError: names every mistake, with its key, its value and what is allowed.
-    """
-    values: Any = yaml.safe_load(file.read_text()) if file else {}
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} must hold `key: value` lines, not {type(values).__name__}")
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ValueError(f"--set {setting!r} is not of the form key=value")
-        values[key.strip()] = yaml.safe_load(text)
-    try:
-        return TrialConfig.model_validate(values)
-    except ValidationError as error:
-        raise ValueError("\n".join(_mistake(dict(item)) for item in error.errors())) from error
 
 
 def measure_untrained(config: TrialConfig, shards: str, *, device: str | None, threads: int | None) -> None:
@@ -116,13 +88,3 @@ def _text(measures: dict[str, float]) -> str:
         f"Dice {measures['dice']:.4f}, IoU {measures['iou']:.4f} (hard, per image), loss {measures['loss']:.4f}, "
         f"{measures['images']} images"
     )
-
-
-def _mistake(error: dict[str, Any]) -> str:
-    """One mistake of pydantic's list, with its key, its value and what is allowed."""
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(key, TrialConfig.model_fields, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(TrialConfig.model_fields)}"
-        return f"{key}: no such setting; {hint}"
-    return f"{key}: {error['msg']}, got {error['input']!r}" if key else error["msg"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import difflib
 import io
 import json
 import math
@@ -28,10 +27,10 @@ from ray.util import accelerators as ray_accelerators
 
 from cluster.check import schema
 from cluster.check.machines import ACCELERATOR, Machines, describe, of_ray, of_rayjob
-from cluster.pools import SHIPPED, Pool, over_shipped
-from cluster.settings.problems import Problem, render
-from cluster.settings.yaml_lines import LinedYaml, parse
-from cluster.settings.yaml_lines import Path as Place
+from cluster.pools import SHIPPED, Pool, parse_pools
+from cluster.settings.problems import Problem, not_one_of
+from cluster.settings.source import Source, read_settings, read_text
+from cluster.settings.yaml_lines import KeyPath
 
 AUTH = "RAY_AUTH_MODE=token"
 ACCELERATORS = {value for name, value in vars(ray_accelerators).items() if name.isupper() and isinstance(value, str)}
@@ -41,10 +40,6 @@ _SECRETS = re.compile(
     r"AKIA[0-9A-Z]{16}|-----BEGIN|(?:secret|password|access_?key|auth_?token)[\"']?\s*[:=]\s*[\"']?[A-Za-z0-9+/_-]{8,}",
     re.IGNORECASE,
 )
-
-
-class ClusterFileError(ValueError):
-    """A cluster file with mistakes; the text lists all of them, one a line, with file, line and key."""
 
 
 def check_file(path: str | Path, *, pools: Sequence[Pool] | None = None) -> list[str]:
@@ -58,17 +53,11 @@ def check_file(path: str | Path, *, pools: Sequence[Pool] | None = None) -> list
         Notes: what must still be filled in, with its line.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ClusterFileError: with every mistake.
+        SettingsError: there is no such file, or it has mistakes; the text has all of them.
     """
-    text = Path(path).read_text(encoding="utf-8")
-    source = parse(text)
-    problems = [Problem(where, message, line=line) for line, where, message in source.mistakes]
-    if not problems:
-        problems = list(_problems(source, pools)) + list(_secrets(text))
-    if problems:
-        count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-        raise ClusterFileError(f"{path} has {count}:\n" + render(problems, file=str(path), source=source))
+    text, source = read_text(Path(path)), read_settings(Path(path))
+    if problems := source.problems or [*_problems(source, pools), *_secrets(text)]:
+        raise source.error(problems)
     return [
         f"{path}:{number}  fill in {found[0]}"
         for number, line in enumerate(text.splitlines(), 1)
@@ -77,20 +66,15 @@ def check_file(path: str | Path, *, pools: Sequence[Pool] | None = None) -> list
 
 
 def pools_of(path: str | Path) -> list[Pool]:
-    """The pools of a study's settings. Whether the rest of the file is right, `search.run --dry-run` says.
+    """The pools of a study's settings.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it has no pools that can be understood.
+        SettingsError: there is no such file, or its pools have mistakes.
     """
-    settings = parse(Path(path).read_text(encoding="utf-8")).value
-    described = settings.get("pools", ["cpu"]) if isinstance(settings, dict) else None
-    if not isinstance(described, list):
-        raise ValueError(f"{path} has no list of pools; check it with `python -m search.run --space {path} --dry-run`")
-    return [Pool.model_validate(over_shipped({"name": one} if isinstance(one, str) else one)) for one in described]
+    return parse_pools(read_settings(Path(path)))
 
 
-def _problems(source: LinedYaml, pools: Sequence[Pool] | None) -> Iterator[Problem]:
+def _problems(source: Source, pools: Sequence[Pool] | None) -> Iterator[Problem]:
     value = source.value
     if not isinstance(value, dict):
         yield Problem((), "holds no settings", "a cluster file of Ray, or a RayJob")
@@ -152,7 +136,7 @@ def _node_types(config: Mapping[str, Any]) -> Iterator[Problem]:
 def _numbers(machines: Machines, config: Mapping[str, Any]) -> Iterator[Problem]:
     """Counts that Ray takes and that cannot hold."""
     for name, described in config.get("available_node_types", {}).items():
-        path: Place = ("available_node_types", name)
+        path: KeyPath = ("available_node_types", name)
         low, high = described.get("min_workers", 0), described.get("max_workers")
         if high is not None and machines.max_nodes is not None and high > machines.max_nodes:
             yield Problem(
@@ -179,9 +163,8 @@ def _devices(machines: Machines, config: Mapping[str, Any]) -> Iterator[Problem]
             yield Problem(place, text, f'"{ACCELERATOR}P100": 1, or another of Ray\'s names')
         for name in kind.accelerators:
             if name not in ACCELERATORS:
-                close = difflib.get_close_matches(name, sorted(ACCELERATORS), n=1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                yield Problem((*place, ACCELERATOR + name), "not an accelerator of Ray's", hint + "T4, P100, L4, ...")
+                path = (*place, ACCELERATOR + name)
+                yield not_one_of(path, "not an accelerator of Ray's", name, sorted(ACCELERATORS))
     for name, described in config.get("available_node_types", {}).items():
         attached = described["node_config"].get("guestAccelerators", ())
         yield from _attached(name, described["resources"], attached)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.pools import Pool
-from cluster.settings.yaml_lines import Path
+from cluster.settings.yaml_lines import KeyPath
 
 TOKEN = "slot_"
 """A head's resource that begins so counts the slots of the pool that follows (`cluster.session.slot_resource`)."""
@@ -28,7 +28,7 @@ class NodeType:
     """A kind of machine, and how many of it there may be."""
 
     name: str
-    path: Path
+    path: KeyPath
     """Where the file describes it."""
     resources: Mapping[str, float]
     """CPU, GPU, `accelerator_type:X` and others of one machine."""
@@ -60,7 +60,7 @@ class Machines:
     types: tuple[NodeType, ...]
     tokens: Mapping[str, int] = field(default_factory=dict)
     """Pool -> slots that the head declares."""
-    tokens_path: Path = ()
+    tokens_path: KeyPath = ()
     """Where the file declares them."""
     max_nodes: int | None = None
     """Machines beside the head, of all types; None: as many as the types allow."""
@@ -104,7 +104,7 @@ def _standing(config: Mapping[str, Any]) -> Machines:
 def of_rayjob(job: Mapping[str, Any]) -> Machines:
     """The machines (pods) of a RayJob whose form is right."""
     cluster = job["spec"]["rayClusterSpec"]
-    path: Path = ("spec", "rayClusterSpec")
+    path: KeyPath = ("spec", "rayClusterSpec")
     types = tuple(
         NodeType(
             group["groupName"],

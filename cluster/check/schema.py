@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, cast
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import ValidationError
 
-from cluster.settings.problems import Problem
+from cluster.settings.problems import UNKNOWN_KEY, Problem, not_one_of
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -37,9 +36,7 @@ def _of(error: ValidationError) -> Iterator[Problem]:
         legal = list(cast(Any, error.schema).get("properties", {}))
         for key in instance:
             if key not in legal:
-                close = difflib.get_close_matches(key, legal, n=1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                yield Problem((*path, key), "unknown key", hint + ", ".join(legal))
+                yield not_one_of((*path, key), UNKNOWN_KEY, key, legal)
     elif error.validator == "required":
         for key in wanted:
             if key not in instance:

@@ -28,13 +28,17 @@ def check_storage(folder: Folder, *, tell: Callable[[str], None]) -> None:
         ("delete", lambda: folder.remove(name)),
         ("list again", lambda: _same(place.names(), [])),
     ]
+    made = folder.local is not None and not folder.exists()
     for step, action in steps:
         began = time.perf_counter()
         try:
             action()
         except (OSError, ValueError) as error:
-            raise type(error)(f"{folder}: cannot {step}: {error}") from error
+            kind = ValueError if isinstance(error, ValueError) else type(error)
+            raise kind(f"{folder}: cannot {step}: {error}") from error
         tell(f"{step}: {time.perf_counter() - began:.3f} s")
+    if made and folder.local is not None:
+        folder.local.rmdir()
 
 
 def _same(found: object, expected: object) -> None:

@@ -1,33 +1,46 @@
-"""Mistakes in a settings file, gathered: each with its place, its value and what is allowed there."""
+"""Mistakes in settings, gathered: each with its place, its value, what was probably meant and what is allowed there."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import difflib
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from cluster.settings.yaml_lines import LinedYaml, Path
+from cluster.settings.yaml_lines import KeyPath
 
-NOTHING = object()
-"""Stands for "no value to show"."""
+UNKNOWN_KEY = "unknown key"
+LISTED_BESIDE, LISTED = 12, 40
+"""The allowed words are listed beside the one that was probably meant if they are no more than the first; where none is
+close, so many as the second."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """One mistake: where, what, and what would be right."""
 
-    path: Path
+    path: KeyPath
     message: str
     allowed: str = ""
     line: int | None = None
     """The line, where it is not the one of the path."""
+    meant: str = ""
+    """The word that was probably meant."""
 
     def below(self, *prefix: str | int) -> Problem:
         """The same problem, its path begun by `prefix`."""
         return replace(self, path=(*prefix, *self.path))
+
+
+def not_one_of(path: KeyPath, message: str, word: object, legal: Sequence[str]) -> Problem:
+    """A word that is none of the legal ones: the closest of them, if one is close, and the list if it is short."""
+    close = difflib.get_close_matches(str(word)[:80], legal, n=1)
+    if close and len(legal) > LISTED_BESIDE:
+        return Problem(path, message, meant=close[0])
+    more = f" and {len(legal) - LISTED} more" if len(legal) > LISTED else ""
+    return Problem(path, message, ", ".join(legal[:LISTED]) + more, meant=close[0] if close else "")
 
 
 def raise_problems(*problems: Problem) -> None:
@@ -39,23 +52,28 @@ def raise_problems(*problems: Problem) -> None:
 
 def from_pydantic(error: ErrorDetails) -> Iterator[Problem]:
     """The problems in one of pydantic's errors."""
-    context = error.get("ctx", {})
+    context, path = error.get("ctx", {}), tuple(error["loc"])
     if error["type"] == "problems":
-        yield from (problem.below(*error["loc"]) for problem in context["problems"])
-        return
-    message, allowed = _WORDS.get(error["type"], (error["msg"], ""))
-    yield Problem(tuple(error["loc"]), message.format(**context), allowed.format(**context))
+        yield from (problem.below(*path) for problem in context["problems"])
+    elif error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        yield not_one_of(path, "not one of the choices", error["input"], choices)
+    elif error["type"] in _WORDS:
+        message, allowed = (words.format(**context) for words in _WORDS[error["type"]])
+        yield Problem(path, message, allowed)
+    else:
+        yield Problem(path, error["msg"])
 
 
 _WORDS = {
-    "extra_forbidden": ("unknown key", ""),
+    "extra_forbidden": (UNKNOWN_KEY, ""),
     "missing": ("missing", ""),
-    "literal_error": ("not one of the choices", "{expected}"),
     "greater_than": ("too small", "above {gt}"),
     "greater_than_equal": ("too small", "at least {ge}"),
     "less_than": ("too large", "below {lt}"),
     "less_than_equal": ("too large", "at most {le}"),
     "multiple_of": ("not a multiple of {multiple_of}", "multiples of {multiple_of}"),
+    "int_parsing_size": ("too large", "fewer digits"),
     "int_type": ("not a whole number", "a whole number"),
     "int_from_float": ("not a whole number", "a whole number"),
     "finite_number": ("not finite", "a finite number"),
@@ -69,6 +87,7 @@ _WORDS = {
     "model_attributes_type": ("not a mapping", "key: value lines"),
     "string_pattern_mismatch": ("not of the right form", "text that matches {pattern}"),
     "string_too_short": ("empty", "text"),
+    "string_too_long": ("too long", "at most {max_length} characters"),
     "too_short": ("too few", "at least {min_length}"),
     "too_long": ("too many", "at most {max_length}"),
     "value_error": ("{error}", ""),
@@ -76,44 +95,16 @@ _WORDS = {
 """pydantic's error type -> our words: what is wrong, and what is allowed."""
 
 
-def render(problems: list[Problem], *, file: str, source: LinedYaml) -> str:
-    """One line a problem, in the file's order: `nas.yaml:12  budget.trials: too small (got 0); allowed: at least 1`."""
-    placed = []
+_KINDS = {message for kind, (message, _) in _WORDS.items() if kind.endswith("_type")}
+_KINDS |= {"not one of the choices", "not finite"}
+
+
+def together(problems: Sequence[Problem]) -> list[Problem]:
+    """The problems of one round; what the branches of a union say of one value is one problem."""
+    merged: dict[tuple[KeyPath, str], Problem] = {}
     for problem in problems:
-        path = in_file(problem.path, source)
-        placed.append((problem.line or source.line(path), path, problem))
-    placed.sort(key=lambda item: item[0])
-    return "\n".join(_line(file, line, path, problem, source) for line, path, problem in placed)
-
-
-def in_file(path: Path, source: LinedYaml) -> Path:
-    """The path as the file writes it: without the steps that only the long form of a setting has."""
-    written: Path = ()
-    for step in path:
-        if (*written, step) in source.lines:
-            written = (*written, step)
-    missing = path[-1:] if path and written[-1:] != path[-1:] else ()
-    return written + (missing if isinstance(value_at(written, source.value), dict) else ())
-
-
-def value_at(path: Path, value: Any) -> Any:
-    """The value at a path of nested dicts and lists, or `NOTHING`."""
-    for step in path:
-        in_list = isinstance(value, list) and isinstance(step, int) and step < len(value)
-        if not in_list and not (isinstance(value, dict) and step in value):
-            return NOTHING
-        value = value[step]
-    return value
-
-
-def _line(file: str, line: int, path: Path, problem: Problem, source: LinedYaml) -> str:
-    where = ".".join(str(step) if isinstance(step, str) else f"{step + 1}" for step in path) or "(the whole file)"
-    got = value_at(path, source.value)
-    shown = "" if got is NOTHING or not path or problem.line else f" (got {_short(got)})"
-    allowed = f"; allowed: {problem.allowed}" if problem.allowed else ""
-    return f"{file}:{line}  {where}: {problem.message}{shown}{allowed}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+        key = (problem.path, "" if problem.message in _KINDS else problem.message)
+        before = merged.get(key, problem)
+        allowed = " or ".join(dict.fromkeys(filter(None, (before.allowed, problem.allowed))))
+        merged[key] = replace(before if before.message == "not finite" else problem, allowed=allowed)
+    return list(merged.values())

@@ -111,7 +111,7 @@ def print_dry_run(config: StudyConfig, console: Console) -> None:
     """Print what a study would do and cost.
 
     Raises:
-        StudyConfigError: after the tables, with every mistake that was found, with file, line and key.
+        SettingsError: after the tables, with every mistake that was found, with file, line and key.
     """
     report = dry_run(config)
     show(report, console)

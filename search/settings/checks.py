@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from cluster.pools import Pool
-from cluster.settings.problems import Problem, from_pydantic
+from cluster.settings.problems import Problem, from_pydantic, not_one_of
 from data_prep.schema import BuildSettings
 from search.settings.sections import Budget, Objective, Placement, PrunerConfig, SamplerConfig
-from search.settings.space import AXES, NOT_SEARCHED, Axis, Space, is_number, numbers_of
+from search.settings.space import AXES, MOST_STEPS, NOT_SEARCHED, Axis, Space, is_number, numbers_of
 from trainables.config import DECODERS, TrialConfig
 from trainables.track.trackers import missing_library
 
@@ -27,13 +27,7 @@ def settings(section: str, names: Sequence[str]) -> Iterator[Problem]:
         if name in NOT_SEARCHED:
             yield Problem((section, name), f"decided by {NOT_SEARCHED[name]}", "set it there")
         elif name not in AXES:
-            yield Problem((section, name), "unknown setting", _close(name))
-
-
-def _close(name: str) -> str:
-    """The setting that was probably meant, or all there are."""
-    close = difflib.get_close_matches(name, AXES, n=1)
-    return close[0] if close else ", ".join(AXES)
+            yield not_one_of((section, name), "unknown setting", name, AXES)
 
 
 def values(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -55,9 +49,16 @@ def _axis_problems(name: str, axis: Axis) -> Iterator[Problem]:
     elif not is_number(name):
         yield Problem(("space", name, "low"), "not a number, so it has no range", "a list of choices")
     else:
-        for end in ("low", "high", "step"):
-            if (value := getattr(axis, end)) is not None and not (end == "step" and not isinstance(value, float)):
-                yield from _value_problems(name, value, ("space", name, end))
+        yield from (wrong := list(_range_problems(name, axis)))
+        if not wrong and (count := axis.count(name) or 0) > MOST_STEPS:
+            allowed = f"at most {MOST_STEPS:,}: a step, or a narrower range"
+            yield Problem(("space", name), f"a range of {count:,} values", allowed)
+
+
+def _range_problems(name: str, axis: Axis) -> Iterator[Problem]:
+    for end in ("low", "high", "step"):
+        if (value := getattr(axis, end)) is not None and not (end == "step" and not isinstance(value, float)):
+            yield from _value_problems(name, value, ("space", name, end))
 
 
 def _value_problems(name: str, value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
@@ -65,10 +66,11 @@ def _value_problems(name: str, value: Any, path: tuple[str | int, ...]) -> Itera
         _adapter(name).validate_python(value, strict=True)
     except ValidationError as error:
         found = [p for one in error.errors() for p in from_pydantic(one)]
-        yield Problem(path, found[0].message, "; ".join(p.allowed for p in found if p.allowed))
+        allowed = " or ".join(dict.fromkeys(p.allowed for p in found if p.allowed))
+        yield replace(found[-1], path=path, allowed=allowed)
         return
     if name == "decoder" and value not in DECODERS:
-        yield Problem(path, "unknown decoder", ", ".join(DECODERS))
+        yield not_one_of(path, "unknown decoder", value, DECODERS)
 
 
 @cache
@@ -83,7 +85,7 @@ def conditions(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[P
         for setting, allowed in axis.when.items():
             path = ("space", name, "when", setting)
             if setting not in AXES:
-                yield Problem(path, "unknown setting", _close(setting))
+                yield not_one_of(path, "unknown setting", setting, AXES)
             elif setting == name:
                 yield Problem(path, "an axis cannot depend on itself", "another setting")
             elif setting in axes:
@@ -103,7 +105,12 @@ def _condition_on_axis(
     if choices is None:
         yield Problem(path, "a condition on a range", "a setting with a list of choices")
     elif strange := [value for value in allowed if value not in choices]:
-        yield Problem(path, f"never {', '.join(map(str, strange))}", ", ".join(map(str, choices)))
+        yield not_one_of(
+            path,
+            f"{', '.join(map(str, strange))} is no value of {path[-1]}",
+            strange[0],
+            [str(value) for value in choices],
+        )
 
 
 def loss_weights(space: Space) -> Iterator[Problem]:
@@ -137,21 +144,26 @@ def batches(space: Space, pools: Sequence[Pool], placement: Placement) -> Iterat
     by_name = {pool.name: pool for pool in pools}
     wanted = list(placement.up_to_million) if placement.rule == "by_size" else [placement.pool]
     must = [by_name[name] for name in wanted if name is not None and name in by_name]
-    pairs = list(itertools.product(numbers_of(space, "batch_size"), numbers_of(space, "accumulation")))
     section = "space" if "batch_size" in space.axes else "fixed" if "batch_size" in space.fixed else "space"
     path = (section, "batch_size")
-    if bad := [(b, a) for b, a in pairs if b % a]:
-        batch, parts = bad[0]
-        yield Problem(path, f"{batch} is not divisible by accumulation {parts}", "a multiple of every accumulation")
+    if bad := next((pair for pair in _pairs(space) if pair[0] % pair[1]), None):
+        yield Problem(path, f"{bad[0]} is not divisible by accumulation {bad[1]}", "a multiple of every accumulation")
         return
     for pool in must:
-        if bad := [(b, a) for b, a in pairs if b % (a * pool.workers)]:
-            yield Problem(path, *_indivisible(bad[0], pool))
-    if placement.rule == "auto":
-        for pair in pairs:
-            if all(pair[0] % (pair[1] * pool.workers) for pool in pools):
-                yield Problem(path, *_indivisible(pair, min(pools, key=lambda p: p.workers)))
-                return
+        if bad := next((pair for pair in _pairs(space) if not _splits(pair, pool)), None):
+            yield Problem(path, *_indivisible(bad, pool))
+    nowhere = (pair for pair in _pairs(space) if not any(_splits(pair, pool) for pool in pools))
+    if placement.rule == "auto" and (bad := next(nowhere, None)):
+        yield Problem(path, *_indivisible(bad, min(pools, key=lambda p: p.workers)))
+
+
+def _pairs(space: Space) -> Iterator[tuple[int, int]]:
+    """Every batch size with every accumulation, one by one: of wrong ones the first tells."""
+    yield from itertools.product(numbers_of(space, "batch_size"), numbers_of(space, "accumulation"))
+
+
+def _splits(pair: tuple[int, int], pool: Pool) -> bool:
+    return pair[0] % (pair[1] * pool.workers) == 0
 
 
 def _indivisible(pair: tuple[int, int], pool: Pool) -> tuple[str, str]:
@@ -181,11 +193,8 @@ def normalisations(space: Space, build: BuildSettings | None) -> Iterator[Proble
 
 
 def pool_names(pools: Sequence[Pool], placement: Placement, final_pool: str | None) -> Iterator[Problem]:
-    """Pools that are named twice, or named elsewhere but not listed."""
+    """Pools that are named but not listed."""
     names = [pool.name for pool in pools]
-    for i, name in enumerate(names):
-        if name in names[:i]:
-            yield Problem(("pools", i), "listed twice", "each name once")
     used: list[tuple[tuple[str, ...], str]] = [
         (("placement", "up_to_million", name), name) for name in placement.up_to_million
     ]
@@ -193,7 +202,7 @@ def pool_names(pools: Sequence[Pool], placement: Placement, final_pool: str | No
     used += [(("final", "pool"), final_pool)] if final_pool else []
     for path, name in used:
         if name not in names:
-            yield Problem(path, f"{name} is not in pools", ", ".join(names))
+            yield not_one_of(path, f"{name} is not in pools", name, names)
 
 
 def budgets(budget: Budget, pruner: PrunerConfig, baselines: int) -> Iterator[Problem]:
@@ -221,7 +230,7 @@ def objectives(given: Sequence[Objective]) -> Iterator[Problem]:
 def sampler(space: Space, chosen: SamplerConfig) -> Iterator[Problem]:
     """A grid over what is not finite."""
     for name, axis in space.axes.items():
-        if chosen.name == "grid" and axis.values(name) is None:
+        if chosen.name == "grid" and axis.count(name) is None:
             yield Problem(("space", name), "a grid needs finitely many values", "a list of choices, or a step")
 
 
@@ -229,13 +238,13 @@ def baseline_encoders(space: Space, named: bool | Sequence[str]) -> Iterator[Pro
     """Baselines of encoders that the space does not hold."""
     for i, encoder in enumerate(() if isinstance(named, bool) else named):
         if encoder not in space.encoders():
-            yield Problem(("baselines", i), "not an encoder of the space", ", ".join(space.encoders()))
+            yield not_one_of(("baselines", i), "not an encoder of the space", encoder, space.encoders())
 
 
 def trackers(names: Sequence[str]) -> Iterator[Problem]:
     """Each once, and its library installed before a study relies on it."""
     for index, name in enumerate(names):
         if name in names[:index]:
-            yield Problem(("track", index), "named twice")
+            yield Problem(("track", index), "named twice", "each once")
         elif (missing := missing_library(name)) is not None:
             yield Problem(("track", index), missing)

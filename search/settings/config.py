@@ -8,21 +8,18 @@ fit between sections. No torch and no Ray is needed for it.
 
 from __future__ import annotations
 
-import copy
-import difflib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, model_validator
 
-from cluster.pools import SHIPPED, Pool, over_shipped
-from cluster.settings.problems import NOTHING, Problem, from_pydantic, raise_problems, render, value_at
-from cluster.settings.yaml_lines import LinedYaml, parse
-from cluster.settings.yaml_lines import Path as KeyPath
+from cluster.pools import SHIPPED, Pool, Pools
+from cluster.settings.problems import Problem, raise_problems
+from cluster.settings.source import SettingsError, Source, read_settings
+from cluster.settings.validate import validate
 from search.settings import checks
 from search.settings.sections import (
     Budget,
@@ -35,24 +32,9 @@ from search.settings.sections import (
     SamplerConfig,
     Section,
     Study,
-    settings_class_in,
 )
 from search.settings.space import AXES, Axis, Space
 from trainables.track.trackers import TrackerName
-
-
-class StudyConfigError(ValueError):
-    """A settings file with mistakes; the text lists all of them, one a line, with file, line and key."""
-
-
-def _named_pool(value: Any) -> Any:
-    """A shipped pool's name, or a mapping that changes or makes one."""
-    value = {"name": value} if isinstance(value, str) else value
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        return value
-    if value["name"] not in SHIPPED and set(value) == {"name"}:
-        raise_problems(Problem((), "unknown pool", allowed=f"{', '.join(SHIPPED)}, or a mapping that describes one"))
-    return over_shipped(value)
 
 
 def _objectives(value: Any) -> Any:
@@ -84,20 +66,19 @@ class StudyConfig(Section):
     budget: Budget = Budget()
     baselines: Annotated[bool | list[str], BeforeValidator(_baselines)] = True
     """Whether the paper's setting of every encoder is trained first and never pruned; or of which encoders."""
-    pools: list[Annotated[Pool, BeforeValidator(_named_pool)]] = Field(default=[SHIPPED["cpu"]], min_length=1)
+    pools: Pools = Field(default=[SHIPPED["cpu"]])
     """Names of shipped pools, or mappings that change or describe one."""
     placement: Placement | None = None
     """Default: the one pool there is, or `auto` among several."""
     final: Final = Final()
     failures: Failures = Failures()
     study: Study = Study()
-    warm_start: list[str] = Field(default=[])
+    warm_start: list[Annotated[str, Field(min_length=1)]] = Field(default=[], max_length=100)
     """Folders of earlier studies whose results are told to the sampler."""
     track: list[TrackerName] = Field(default=[])
     """Trackers that mirror the trials while they run; they never stop a study."""
 
-    _file: str = PrivateAttr(default="(no file)")
-    _source: LinedYaml = PrivateAttr(default_factory=LinedYaml)
+    _source: Source = PrivateAttr(default_factory=Source)
 
     @model_validator(mode="after")
     def _check(self) -> StudyConfig:
@@ -144,79 +125,35 @@ class StudyConfig(Section):
         """The pool of that name. Raises KeyError."""
         return {pool.name: pool for pool in self.pools}[name]
 
-    def error(self, problems: list[Problem]) -> StudyConfigError:
+    def error(self, problems: Sequence[Problem]) -> SettingsError:
         """Problems that were found later (by a dry run), with the lines of the file this came from."""
-        return StudyConfigError(_report(problems, self._file, self._source))
+        return self._source.error(problems)
 
 
-def load_study_config(path: str | Path) -> StudyConfig:
+def load_study_config(
+    path: str | Path,
+    *,
+    out: str | None = None,
+    max_usd: float | None = None,
+    also: Callable[[StudyConfig], Iterable[Problem]] = lambda config: (),
+) -> StudyConfig:
     """Read and check a settings file.
 
+    Args:
+        path: the file.
+        out: the study's folder, in the place of `study.out`.
+        max_usd: the study's money, in the place of `budget.max_usd`.
+        also: further checks, e.g. `search.settings.outside.outside`.
+
     Raises:
-        FileNotFoundError: there is no such file.
-        StudyConfigError: with every mistake of the file.
+        SettingsError: there is no such file, or it has mistakes; the text has all of them.
     """
-    path = Path(path)
-    source = parse(path.read_text(encoding="utf-8"))
-    problems = [Problem(where, text, line=line) for line, where, text in source.mistakes]
-    if not isinstance(source.value, dict):
-        nothing = Problem((), "holds no settings", "data, space, ...: see docs/nas_yaml.md")
-        raise StudyConfigError(_report(problems or [nothing], str(path), source))
-    config, found = _validate(source.value)
-    if config is None or problems or found:
-        raise StudyConfigError(_report(problems + found, str(path), source))
-    config = config.model_copy(update={"study": _with_name(config.study, path)})
-    config._file, config._source = str(path), source
+    source = read_settings(Path(path), options={"study.out": out, "budget.max_usd": max_usd})
+    config = validate(StudyConfig, source, also=also)
+    if not config.study.name:
+        config = config.model_copy(update={"study": config.study.model_copy(update={"name": Path(path).stem})})
+    config._source = source
     return config
-
-
-def _with_name(study: Study, path: Path) -> Study:
-    return study if study.name else study.model_copy(update={"name": path.stem})
-
-
-def _validate(value: dict[str, Any]) -> tuple[StudyConfig | None, list[Problem]]:
-    """The config or None, and all problems: mistaken values are taken out until the rest can be checked as a whole."""
-    value = copy.deepcopy(value)
-    problems: list[Problem] = []
-    while True:
-        try:
-            return StudyConfig.model_validate_json(json.dumps(value), strict=True), problems
-        except ValidationError as error:
-            errors = error.errors(include_url=False)
-        found = [problem for one in errors for problem in from_pydantic(one)]
-        new = [p for p in found if not any(q.path[: len(p.path)] == p.path for q in problems)]  # no mere consequences
-        problems += [_with_legal_keys(p) if p.message == "unknown key" else p for p in new]
-        places = sorted({tuple(one["loc"]) for one in errors}, key=str, reverse=True)  # so that list positions hold
-        if not [place for place in places if _take_out(value, place)]:
-            return None, problems
-
-
-def _take_out(value: Any, path: KeyPath) -> bool:
-    """Remove what stands at the path, or the innermost thing around it that does; whether anything was removed."""
-    while path and value_at(path, value) is NOTHING:
-        path = path[:-1]
-    if not path:
-        return False
-    del value_at(path[:-1], value)[path[-1]]
-    return True
-
-
-def _with_legal_keys(problem: Problem) -> Problem:
-    """An unknown key with the keys that are known there, the closest first."""
-    *where, key = problem.path
-    legal = _keys_at(tuple(where))
-    close = difflib.get_close_matches(str(key), legal, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return Problem(problem.path, "unknown key", hint + ", ".join(legal))
-
-
-def _keys_at(path: KeyPath) -> list[str]:
-    """The keys that a mapping of the file may have."""
-    model: type[BaseModel] = StudyConfig
-    for step in path:
-        if step in model.model_fields:
-            model = settings_class_in(model.model_fields[str(step)].annotation) or model
-    return list(model.model_fields)
 
 
 def _between_sections(config: StudyConfig) -> Iterator[Problem]:
@@ -246,8 +183,3 @@ def _sound_part(space: Space, problems: list[Problem]) -> Space:
     axes = {n: axis for n, axis in space.axes.items() if n in AXES and n not in wrong}
     fixed = {n: value for n, value in space.fixed.items() if n in AXES and n not in wrong}
     return replace(space, axes=axes, fixed=fixed)
-
-
-def _report(problems: list[Problem], file: str, source: LinedYaml) -> str:
-    count = "1 mistake" if len(problems) == 1 else f"{len(problems)} mistakes"
-    return f"{file} has {count}:\n" + render(problems, file=file, source=source)

@@ -9,19 +9,17 @@ Editors that know JSON Schema complete and check a settings file whose first lin
 from __future__ import annotations
 
 import json
-import re
-import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from cluster.pools import SHIPPED
+from cluster.settings.listing import first_line, keys
 from search.settings.config import StudyConfig
-from search.settings.sections import METRICS, settings_class_in
+from search.settings.sections import METRICS
 from search.settings.space import AXES, Axis, is_number
 from trainables.config import DECODERS, PAPER_ENCODERS, TrialConfig
 
@@ -98,77 +96,33 @@ def _axis_schema(name: str) -> dict[str, Any]:
     return {"description": _text(TrialConfig.model_fields[name]), "anyOf": forms}
 
 
+def _text(info: FieldInfo) -> str:
+    return " ".join((info.description or "").split())
+
+
 def _sections() -> Iterator[str]:
     yield from ("### The sections", "", *_table(StudyConfig), "")
-    for name, info in StudyConfig.model_fields.items():
-        if name != "space" and (model := settings_class_in(info.annotation)):
-            yield from _section(name, model)
-    yield from ("### An axis of `space`", "", _first_line(Axis), "", *_table(Axis), "")
+    for key in keys(StudyConfig):
+        if key.path != "space" and key.model:
+            yield from _section(key.path, key.model)
+    yield from ("### An axis of `space`", "", first_line(Axis), "", *_table(Axis), "")
     yield from ("### What `space` and `fixed` may name", "", *_table(TrialConfig, only=AXES), "")
 
 
 def _section(path: str, model: type[BaseModel]) -> Iterator[str]:
     """A section's table, and those of the mappings inside it."""
-    yield from (f"### `{path}`", "", _first_line(model), "", *_table(model), "")
-    for name, info in model.model_fields.items():
-        if inner := settings_class_in(info.annotation):
-            yield from _section(f"{path}.{name}", inner)
+    yield from (f"### `{path}`", "", first_line(model), "", *_table(model), "")
+    for key in keys(model):
+        if key.model:
+            yield from _section(f"{path}.{key.path}", key.model)
 
 
 def _table(model: type[BaseModel], only: tuple[str, ...] | None = None) -> Iterator[str]:
     yield from ("| key | values | default | meaning |", "|---|---|---|---|")
-    for name, info in model.model_fields.items():
-        if only is None or name in only:
-            yield f"| `{name}` | {_values(info)} | {_default(info)} | {_text(info) or _about(info)} |"
-
-
-def _values(info: FieldInfo) -> str:
-    bounds = [str(m) for m in info.metadata if type(m).__name__ in ("Ge", "Gt", "Le", "Lt", "MultipleOf")]
-    words = [re.sub(r"(\w+)\(\w+=(.*)\)", lambda m: f"{_BOUNDS[m[1]]} {m[2]}", bound) for bound in bounds]
-    return ", ".join([_type(info.annotation), *words])
-
-
-_BOUNDS = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below", "MultipleOf": "a multiple of"}
-
-
-def _type(annotation: Any) -> str:
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return ", ".join(f"`{part}`" for part in parts)
-    if origin in (Union, types.UnionType):
-        return " or ".join(_type(part) for part in parts)
-    if origin in (list, tuple):
-        return f"list of {_type(parts[0])}"
-    if origin is dict:
-        return "mapping"
-    if origin is not None and parts:
-        return _type(parts[0])
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "mapping"
-    names = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", type(None): "null", Any: "any"}
-    return names.get(annotation, str(annotation))
-
-
-def _default(info: FieldInfo) -> str:
-    if info.is_required() or info.default is PydanticUndefined:
-        return "required"
-    value = info.default
-    if isinstance(value, BaseModel) or (isinstance(value, list) and value and isinstance(value[0], BaseModel)):
-        return "see below"
-    return f"`{json.dumps(value)}`"
-
-
-def _text(info: FieldInfo) -> str:
-    return " ".join((info.description or "").split()).replace("|", "\\|")
-
-
-def _about(info: FieldInfo) -> str:
-    model = settings_class_in(info.annotation)
-    return _first_line(model) if model else ""
-
-
-def _first_line(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip().split("\n\n")[0]
+    for key in keys(model):
+        if only is None or key.path in only:
+            meaning = key.meaning.replace("|", "\\|")
+            yield f"| `{key.path}` | {key.values} | {key.default} | {meaning} |"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -26,23 +26,22 @@ METRICS = {
 Metric = Literal["val_dice", "val_iou", "val_dice_soft", "val_iou_soft", "val_loss", "parameters", "epoch_s", "usd"]
 
 
+MOST_EPOCHS, MOST_TRIALS = 1_000_000, 1_000_000
+"""Beyond them a number is a slip of the pen."""
+MOST_SEED = 2**32 - 1
+"""The largest that Optuna's samplers take."""
+
+
 class Section(BaseModel):
     """A mapping of the file: unknown keys are mistakes, values do not change."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-def settings_class_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings class in an annotation such as `list[Pool] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := settings_class_in(part))), None)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
     """The samples: a finished shard folder, or how to build one. At least one of the two."""
 
-    shards: str | None = None
+    shards: str | None = Field(default=None, min_length=1)
     """Path or URI of the shard folder. With `build`: where to put it; default `shards/<source>-<what makes it>`."""
     build: BuildSettings | None = None
     """How to make the shards when they are not there yet; without it they must be."""
@@ -68,11 +67,11 @@ class SamplerConfig(Section):
 
     name: Literal["tpe", "random", "grid", "nsga2"] = "tpe"
     """`tpe` learns from finished trials; `grid` goes through a finite space; `nsga2` is for two objectives."""
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     """Default: the study's seed."""
-    startup_trials: int = Field(default=10, ge=1)
+    startup_trials: int = Field(default=10, ge=1, le=MOST_TRIALS)
     """`tpe`: trials drawn at random before it learns; baselines count."""
-    population_size: int = Field(default=20, ge=2)
+    population_size: int = Field(default=20, ge=2, le=MOST_TRIALS)
     """`nsga2`: trials of one generation."""
 
 
@@ -81,9 +80,9 @@ class PrunerConfig(Section):
 
     name: Literal["asha", "none"] = "asha"
     """`asha`: at each rung the best 1/`reduction_factor` go on."""
-    grace_epochs: int = Field(default=1, ge=1)
+    grace_epochs: int = Field(default=1, ge=1, le=MOST_EPOCHS)
     """Epochs of the first rung: no trial ends before."""
-    reduction_factor: int = Field(default=3, ge=2)
+    reduction_factor: int = Field(default=3, ge=2, le=1000)
     """Each rung lies this many times as high as the one before, and lets one in this many pass."""
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
@@ -110,17 +109,17 @@ class Objective(Section):
 class Budget(Section):
     """When the study ends: at the first of these that is reached."""
 
-    trials: int = Field(default=20, ge=1)
+    trials: int = Field(default=20, ge=1, le=MOST_TRIALS)
     """Trials in all, baselines included."""
-    epochs: int = Field(default=10, ge=1)
+    epochs: int = Field(default=10, ge=1, le=MOST_EPOCHS)
     """Full budget of one trial."""
-    hours: float | None = Field(default=None, gt=0)
+    hours: float | None = Field(default=None, gt=0, le=1e6)
     """Hours of the search, finals not included."""
-    total_epochs: int | None = Field(default=None, ge=1)
+    total_epochs: int | None = Field(default=None, ge=1, le=10**9)
     """Epochs of all trials together."""
-    no_gain_trials: int | None = Field(default=None, ge=1)
+    no_gain_trials: int | None = Field(default=None, ge=1, le=MOST_TRIALS)
     """Ended trials in a row without a better objective."""
-    max_usd: float | None = Field(default=None, gt=0)
+    max_usd: float | None = Field(default=None, gt=0, le=1e9)
     """Dollars of all slots together."""
 
 
@@ -131,7 +130,7 @@ class Placement(Section):
     """`fixed`: all on one pool. `by_size`: the smallest that takes the model, after the paper. `auto`: by price."""
     pool: str | None = None
     """`fixed`: the pool's name."""
-    up_to_million: dict[str, float | None] = {}
+    up_to_million: dict[str, Annotated[float, Field(gt=0, le=1e6)] | None] = {}
     """`by_size`: pool -> largest model it takes, in millions of parameters; null: any."""
 
     @model_validator(mode="before")
@@ -153,9 +152,9 @@ class Placement(Section):
 class Final(Section):
     """The full training of the winners."""
 
-    top: int = Field(default=3, ge=0)
+    top: int = Field(default=3, ge=0, le=1000)
     """At most this many of the best trials; 0: none."""
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=MOST_EPOCHS)
     """Their full budget."""
     distinct_encoders: bool = True
     """Whether each must have another encoder."""
@@ -166,20 +165,20 @@ class Final(Section):
 class Failures(Section):
     """What is done about trials that fail."""
 
-    retries: int = Field(default=2, ge=0)
+    retries: int = Field(default=2, ge=0, le=1000)
     """Restarts of one trial, from its last epoch, after a worker or a machine was lost."""
-    stop_after_consecutive: int = Field(default=5, ge=1)
+    stop_after_consecutive: int = Field(default=5, ge=1, le=MOST_TRIALS)
     """Failed trials in a row after which the study ends with an error."""
 
 
 class Study(Section):
     """The study itself."""
 
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str | None = Field(default=None, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Default: the name of the settings file."""
-    out: str | None = None
+    out: str | None = Field(default=None, min_length=1)
     """Path or URI of the study's folder; default `runs/<name>`."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MOST_SEED)
     """Of the sampler and of every trial."""
     repeats: Literal["known", "new_seed"] = "known"
     """A configuration that is proposed again: `known` takes the result it had, `new_seed` trains it with another."""

@@ -18,13 +18,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, get_args
 
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 
 from cluster.settings.problems import Problem, raise_problems
@@ -37,6 +30,10 @@ NOT_SEARCHED = {"epochs": "budget.epochs", "seed": "study.seed"}
 """Fields of a trial that another section of the file decides."""
 AXES = tuple(name for name in TrialConfig.model_fields if name not in NOT_SEARCHED)
 """Every name that `space` and `fixed` may hold."""
+MOST_CHOICES, MOST_STEPS = 1_000, 4_096
+"""Values of one axis: in a list, and in a range of whole numbers or steps. More are a range without steps."""
+COUNTED_CELLS = 100_000
+"""More cells of conditional axes than these are not counted, and the space passes for endless."""
 EXACT_SIZE_LIMIT = 5_000
 """Up to this many cells, `Space.size` counts the distinct configurations; above, the cells."""
 
@@ -46,7 +43,7 @@ class Axis(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    choices: tuple[Any, ...] | None = None
+    choices: tuple[Any, ...] | None = Field(default=None, max_length=MOST_CHOICES)
     """The values to choose from; a plain list means the same."""
     low: int | float | None = None
     """Lowest value of a range, included."""
@@ -84,11 +81,14 @@ class Axis(BaseModel):
             yield Problem((given[0],), "a list of choices has no range", allowed="choices, or low and high, not both")
         if not self.choices:
             yield Problem(("choices",), "empty", allowed="at least one value")
+        seen: set[tuple[bool, Any]] = set()
         for i, value in enumerate(self.choices):
             if not isinstance(value, Scalar):
                 yield Problem(("choices", i), "not a single value", allowed="text, a number, true, false or null")
-            elif any(_same(value, earlier) for earlier in self.choices[:i]):
+            elif (key := (isinstance(value, bool), value)) in seen:
                 yield Problem(("choices", i), "named twice", allowed="each value once")
+            else:
+                seen.add(key)
 
     def _range_problems(self) -> Iterator[Problem]:
         if self.low is None or self.high is None:
@@ -116,14 +116,14 @@ class Axis(BaseModel):
             return body["choices"] if self.choices is not None else body
         return body | {"when": {name: list(values) for name, values in self.when.items()}}
 
-    def distribution(self, name: str) -> BaseDistribution:
-        """The Optuna distribution of this axis as the field `name` of `TrialConfig`."""
+    def count(self, name: str) -> int | None:
+        """How many values the axis has, or None for a continuous range."""
         if self.choices is not None:
-            return CategoricalDistribution(self.choices)
+            return len(self.choices)
         assert self.low is not None and self.high is not None
         if is_integer(name):
-            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
-        return FloatDistribution(float(self.low), float(self.high), log=self.log, step=self.step)
+            return int((int(self.high) - int(self.low)) // int(self.step or 1)) + 1
+        return None if self.step is None else math.floor((self.high - self.low) / self.step + 1e-8) + 1
 
     def values(self, name: str) -> tuple[Any, ...] | None:
         """Every value of the axis, or None for a continuous range."""
@@ -134,8 +134,7 @@ class Axis(BaseModel):
             return tuple(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
         if self.step is None:
             return None
-        steps = math.floor((self.high - self.low) / self.step + 1e-8)
-        return tuple(float(self.low + i * self.step) for i in range(steps + 1))
+        return tuple(float(self.low + i * self.step) for i in range(self.count(name) or 0))
 
     def holds(self, name: str, value: Any) -> bool:
         """Whether `value` is one of the axis' values."""
@@ -143,8 +142,11 @@ class Axis(BaseModel):
             return any(_same(value, choice) for choice in self.choices)
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        distribution = self.distribution(name)
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
+        assert self.low is not None and self.high is not None
+        if not self.low <= value <= self.high:
+            return False
+        steps = (value - self.low) / (self.step or 1)
+        return abs(steps - round(steps)) < 1e-8 or (self.step is None and not is_integer(name))
 
     def nearest(self, name: str, value: Any) -> Any:
         """`value` if the axis holds it, else the nearest number, else the first choice."""
@@ -186,18 +188,6 @@ class Space:
     def constant(self, name: str) -> Any:
         """The value of a setting that is not searched, or whose axis is inactive."""
         return self.fixed.get(name, TrialConfig.model_fields[name].default)
-
-    def suggest(self, trial: optuna.trial.BaseTrial) -> Params:
-        """Ask an Optuna trial for a value of every active axis."""
-        params: Params = {}
-        for name in self.order:
-            if self.is_active(name, params):
-                params[name] = _suggest(trial, name, self.axes[name].distribution(name))
-        return params
-
-    def distributions(self, params: Mapping[str, Any] | None = None) -> dict[str, BaseDistribution]:
-        """The distributions of all axes, or of those that are active at `params`."""
-        return {n: self.axes[n].distribution(n) for n in self.order if params is None or self.is_active(n, params)}
 
     def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether `params` is a point of the space: exactly the active axes, each with one of its values."""
@@ -246,20 +236,23 @@ class Space:
         Raises:
             ValueError: an axis is continuous.
         """
-        if endless := [n for n in self.axes if self.axes[n].values(n) is None]:
+        if endless := [n for n in self.axes if self.axes[n].count(n) is None]:
             raise ValueError(f"the space is not finite: {endless[0]} is a range without step")
         yield from self._cells({}, self.order)
 
     def size(self) -> int | None:
-        """How many different trials the space holds, or None if it has a continuous axis.
+        """How many different trials the space holds, or None if it has a continuous axis or very many conditions.
 
         Distinct configurations up to 5,000 cells; above that, cells.
         """
-        if any(self.axes[n].values(n) is None for n in self.axes):
+        if any(self.axes[n].count(n) is None for n in self.axes):
             return None
         free = [n for n in self.order if not self.axes[n].when and not any(n in a.when for a in self.axes.values())]
         rest = tuple(n for n in self.order if n not in free)
-        count = math.prod(len(self.axes[n].values(n) or ()) for n in free) * sum(1 for _ in self._cells({}, rest))
+        cells = sum(1 for _ in itertools.islice(self._cells({}, rest), COUNTED_CELLS + 1))
+        if cells > COUNTED_CELLS:
+            return None
+        count = cells * math.prod(self.axes[n].count(n) or 1 for n in free)
         return count if count > EXACT_SIZE_LIMIT else len({self.key(params) for params in self.cells()})
 
     def encoders(self) -> tuple[str, ...]:
@@ -321,17 +314,6 @@ def numbers_of(space: Space, name: str) -> tuple[Any, ...]:
 
 def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and a == b if isinstance(a, bool) or isinstance(b, bool) else bool(a == b)
-
-
-def _suggest(trial: optuna.trial.BaseTrial, name: str, distribution: BaseDistribution) -> Any:
-    match distribution:
-        case IntDistribution(low=low, high=high, log=log, step=step):
-            return trial.suggest_int(name, low, high, log=log, step=step)
-        case FloatDistribution(low=low, high=high, log=log, step=step):
-            return trial.suggest_float(name, low, high, log=log, step=step)
-        case CategoricalDistribution(choices=choices):
-            return trial.suggest_categorical(name, choices)
-    raise AssertionError(distribution)
 
 
 def _complement(values: Mapping[str, Any]) -> Params:

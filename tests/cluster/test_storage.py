@@ -1,12 +1,18 @@
 """A folder is the same thing on a disk and in an object store, and a line that breaks loses nothing."""
 
+from __future__ import annotations
+
+import io
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from pyarrow import fs
 
 from cluster import storage
 from cluster.storage import Folder
@@ -101,6 +107,80 @@ def test_a_folder_that_is_put_again_keeps_nothing_of_the_old(folder: Folder, tmp
     folder.put_folder(source_of(tmp_path / "1", {"old": b"1"}), "copy")
     folder.put_folder(source_of(tmp_path / "2", {"new": b"2"}), "copy")
     assert (folder / "copy").names() == ["complete", "new"]
+
+
+def test_a_file_is_read_from_any_place(folder: Folder) -> None:
+    content = os.urandom(3 << 20)
+    folder.write_bytes("x.bin", content)
+    with folder.open_input("x.bin") as file:
+        assert file.read(10) == content[:10]
+        file.seek(-5, os.SEEK_END)
+        assert file.read() == content[-5:]
+        file.seek(1 << 20)
+        assert file.read(1 << 20) == content[1 << 20 : 2 << 20]
+    with pytest.raises(FileNotFoundError):
+        folder.open_input("nothing")
+
+
+def test_folders_and_files_are_listed_with_their_sizes(folder: Folder) -> None:
+    folder.write_bytes("a/b.bin", b"123")
+    folder.write_bytes("c.bin", b"")
+    assert folder.folders() == ["a"]
+    assert [(info.path, info.size) for info in folder.infos()] == [("a/b.bin", 3), ("c.bin", 0)]
+    assert all(time.time_ns() - info.mtime_ns < 3600e9 for info in folder.infos())
+
+
+def test_a_parquet_file_is_read_and_what_is_none_is_named(folder: Folder) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"x": [1, 2, 3]}), sink)
+    folder.write_bytes("t.parquet", sink.getvalue())
+    assert folder.parquet("t.parquet").read().to_pydict() == {"x": [1, 2, 3]}
+    for content in (b"", b"PAR1", b"x" * 100):
+        folder.write_bytes("t.parquet", content)
+        with pytest.raises(ValueError, match=r"t\.parquet is not Parquet"):
+            folder.parquet("t.parquet")
+
+
+class Unsteady:
+    """A pyarrow file system in which every file fails once on each second read."""
+
+    def __init__(self, real: fs.FileSystem) -> None:
+        self.real, self.failed = real, 0
+
+    def open_input_file(self, path: str) -> Unsteady:
+        self.file, self.count = self.real.open_input_file(path), 0
+        return self
+
+    def size(self) -> int:
+        return int(self.file.size())
+
+    def close(self) -> None:
+        self.file.close()
+
+    def read_at(self, count: int, at: int) -> bytes:
+        self.count += 1
+        if self.count == 2:
+            self.failed += 1
+            raise OSError("the store does not answer")
+        return bytes(self.file.read_at(count, at))
+
+
+def test_a_read_that_is_not_answered_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = os.urandom(5 << 20)
+    folder = Folder(tmp_path)
+    folder.write_bytes("x.bin", content)
+    unsteady = Unsteady(fs.LocalFileSystem())
+    monkeypatch.setattr(folder, "_fs", unsteady)
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    with folder.open_input("x.bin") as file:
+        assert file.read() == content
+    assert unsteady.failed >= 4
+
+
+@pytest.mark.parametrize("path", ["", "~no-such-user-here/x"])
+def test_a_path_that_is_none_is_a_mistake(path: str) -> None:
+    with pytest.raises(ValueError, match="folder"):
+        Folder(path)
 
 
 def test_text_that_is_no_json_names_the_file(folder: Folder) -> None:

@@ -24,8 +24,8 @@ def command(*words: object):
 
 
 def build_words(root: Path, out: Path) -> list[object]:
-    words = ["build", "--source", "pairs", "--root", root, "--index-csv", root / "index.csv", "--out", out]
-    return [*words, "--size-px", 64, "--workers", 0]
+    words = ["build", "--source", "pairs", "--root", root, "--out", out]
+    return [*words, "--set", f"index_csv={root}/index.csv", "--set", "size_px=64", "--workers", 0]
 
 
 def test_build_prints_the_counts_and_builds_once(tmp_path, pairs_root):
@@ -38,13 +38,12 @@ def test_build_prints_the_counts_and_builds_once(tmp_path, pairs_root):
     assert (tmp_path / "out/card.json").stat().st_mtime_ns == stamp
 
 
-def test_options_go_before_the_settings_file(tmp_path, pairs_root):
+def test_words_go_before_the_settings_file(tmp_path, pairs_root):
     file = tmp_path / "settings.yaml"
     file.write_text(f"source: pairs\nroot: {pairs_root}\nindex_csv: {pairs_root}/index.csv\nsize_px: 64\n")
     out = tmp_path / "out"
-    done = command(
-        "build", "--settings", file, "--size-px", 96, "--normalisation", "minmax", "--out", out, "--workers", 0
-    )
+    words = ["--set", "size_px=96", "--set", "normalisations=[minmax]", "--out", out, "--workers", 0]
+    done = command("build", "--settings", file, *words)
     assert done.exit_code == 0, done.output
     assert "96 px, minmax" in done.output
 
@@ -52,10 +51,18 @@ def test_options_go_before_the_settings_file(tmp_path, pairs_root):
 def test_all_mistakes_in_settings_are_told_at_once(tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text("source: pairs\nroot: x\nsizepx: 224\nphantom: {patients: 1}\n")
-    done = command("build", "--settings", file, "--size-px", 100, "--normalisation", "gamma", "--val-fraction", 2)
+    words = ["--set", "size_px=100", "--set", "normalisations=[gamma]", "--set", "val_fraction=2", "--set", "seed"]
+    done = command("build", "--settings", file, *words)
     assert done.exit_code == 2
-    for named in ("sizepx", "phantom.patients: 1", "size_px: 100", "normalisations.0: 'gamma'", "val_fraction: 2"):
-        assert named in done.output, named
+    assert done.output.splitlines() == [
+        f"data_prep: {file} has 6 mistakes:",
+        f"{file}:3  sizepx: unknown key; did you mean size_px?",
+        f"{file}:4  phantom.patients: too small (got 1); allowed: at least 3",
+        "--set  size_px: not a multiple of 32 (got 100); allowed: multiples of 32",
+        '--set  normalisations.1: not one of the choices (got "gamma"); allowed: clahe, minmax, zscore',
+        "--set  val_fraction: too large (got 2); allowed: below 0.5",
+        "--set  seed: not of the form KEY=VALUE; allowed: batch_size=8",
+    ]
     assert "Traceback" not in done.output
 
 
@@ -66,7 +73,7 @@ def test_all_mistakes_in_settings_are_told_at_once(tmp_path):
         (["report", "nowhere"], "no shards at"),
         (["figure", "nowhere.dcm"], "nowhere.dcm"),
         (["build", "--source", "pairs", "--root", "nowhere", "--workers", "0"], "nowhere"),
-        (["build", "--source", "pairs"], "needs the folder"),
+        (["build", "--source", "pairs"], "root: missing: source pairs needs it; allowed: the folder of its files"),
         (["build", "--settings", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )

@@ -1,13 +1,17 @@
 """A settings file is read whole, and all of its mistakes are told at once."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cluster.settings.problems import Problem
+from cluster.settings.source import SettingsError
 from cluster.settings.yaml_lines import parse
-from search.settings.config import StudyConfig, StudyConfigError, load_study_config
+from search.settings.config import StudyConfig, load_study_config
+from search.settings.outside import outside
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = "data: {shards: shards/x}\nspace: {encoder: [vgg19, mobilenet]}\n"
@@ -21,7 +25,7 @@ def load(tmp_path: Path, text: str) -> StudyConfig:
 
 def mistakes(tmp_path: Path, text: str) -> dict[str, str]:
     """Key path -> the rest of its line; the line number comes first in it."""
-    with pytest.raises(StudyConfigError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load(tmp_path, text)
     lines = str(caught.value).splitlines()[1:]
     parts = [re.fullmatch(r".*study\.yaml:(\d+)  ([^:]*): (.*)", line) for line in lines]
@@ -61,12 +65,13 @@ placement: t4x2
         == "4 the range is empty (high is 0.1) (got 0.9); allowed: low below high, both finite"
     )
     assert found["space.batch_size"].startswith("5 9 is not divisible by the 2 workers of pool t4x2")
-    assert found["space.momentum.when.optimizer"] == '6 unknown setting (got "sgd"); allowed: optimiser'
-    assert found["bugdet"].startswith('7 unknown key (got {"trials": 3}); allowed: did you mean budget? data, space')
+    assert found["space.momentum.when.optimizer"].startswith('6 unknown setting (got "sgd"); did you mean optimiser?')
+    assert found["bugdet"].startswith("7 unknown key; did you mean budget?")
     assert (
-        found["sampler.name"] == "8 not one of the choices (got \"tpee\"); allowed: 'tpe', 'random', 'grid' or 'nsga2'"
+        found["sampler.name"]
+        == '8 not one of the choices (got "tpee"); did you mean tpe? allowed: tpe, random, grid, nsga2'
     )
-    assert found["pools.2"].startswith('9 unknown pool (got "v100"); allowed: cpu, p100, t4, t4x2')
+    assert found["pools.2"].startswith('9 unknown pool (got "v100"); did you mean p100? allowed: cpu, p100, t4, t4x2')
     assert len(found) == 6
 
 
@@ -81,7 +86,11 @@ placement: t4x2
         ("fixed: {dice_weight: 1.5}", "fixed.dice_weight", "above 1, but iou_weight is 1 - dice_weight"),
         ("fixed: {epochs: 3}", "fixed.epochs", "decided by budget.epochs"),
         ("fixed: {encoder: vgg19}", "fixed.encoder", "searched too"),
-        ("fixed: {decoder: unett}", "fixed.decoder", 'unknown decoder (got "unett"); allowed: unet, unetplusplus'),
+        (
+            "fixed: {decoder: unett}",
+            "fixed.decoder",
+            'unknown decoder (got "unett"); did you mean unet? allowed: unet, unetplusplus',
+        ),
         ("fixed: {warmup_epochs: 10}", "fixed.warmup_epochs", "10 is not below budget.epochs = 10"),
         ("fixed: {accumulation: 3}", "space.batch_size", "8 is not divisible by accumulation 3"),
         ("fixed: {learning_rate: -1.0}", "fixed.learning_rate", "too small (got -1.0); allowed: above 0"),
@@ -129,7 +138,10 @@ def test_a_mistake_names_line_key_value_and_what_is_allowed(tmp_path, text, key,
         ("optimizer: [adam]", "space.optimizer 3 unknown setting"),
         ("seed: [1, 2]", "space.seed 3 decided by study.seed"),
         ("momentum: {low: 0.1, high: 0.2, when: {optimiser: sgd}}", "space.momentum.when.optimiser 3 never met"),
-        ("momentum: {low: 0.1, high: 0.2, when: {encoder: vgg16}}", "space.momentum.when.encoder 3 never vgg16"),
+        (
+            "momentum: {low: 0.1, high: 0.2, when: {encoder: vgg16}}",
+            "space.momentum.when.encoder 3 vgg16 is no value of encoder",
+        ),
         ("momentum: {low: 0.1, high: 0.2, when: {momentum: 0.1}}", "space.momentum.when.momentum 3 an axis cannot"),
     ],
 )
@@ -163,7 +175,7 @@ def test_a_normalisation_that_is_not_built_is_told(tmp_path):
 
 
 def test_syntax_errors_and_repeated_keys_have_their_line(tmp_path):
-    with pytest.raises(StudyConfigError, match=r"study\.yaml:4  .*expected"):
+    with pytest.raises(SettingsError, match=r"study\.yaml:4  .*expected"):
         load(tmp_path, SMALLEST + "pools: [cpu\nfinal: {}\n")
     found = mistakes(tmp_path, SMALLEST + "budget: {trials: 3}\nbudget: {trials: 4}\n")
     assert found == {"budget": "4 given twice; first on line 3"}
@@ -171,7 +183,7 @@ def test_syntax_errors_and_repeated_keys_have_their_line(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "- a\n", "just words\n", "data: [\n", "a: b: c\n", "\tx: 1\n", "&a [*a, *b]\n"])
 def test_a_file_that_is_no_mapping_is_refused_with_its_line(tmp_path, text):
-    with pytest.raises(StudyConfigError, match=r"study\.yaml:\d+  "):
+    with pytest.raises(SettingsError, match=r"study\.yaml:\d+  "):
         load(tmp_path, text)
 
 
@@ -226,3 +238,52 @@ def test_a_tracker_that_is_unknown_named_twice_or_not_installed_is_told_before_a
     assert "named twice" in mistakes(tmp_path, SMALLEST + "track: [tensorboard, tensorboard]")["track.2"]
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install 'mammosearch[mlflow]'" in mistakes(tmp_path, SMALLEST + "track: [mlflow]")["track.1"]
+
+
+def test_what_is_named_and_not_there_is_told_beside_all_other_mistakes(tmp_path):
+    text = """\
+data: {build: {source: pairs, root: /nowhere/pairs}}
+space: {encoder: [vgg19, mobilnet, tu-resnet50.a1_in1k, resnet18d], learning_rate: {low: 2.0, high: 1.0}}
+fixed: {encoder_weights: /nowhere/w.pth}
+budget: {trials: 0}
+warm_start: [/nowhere/study, s3://bucket/study]
+"""
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load_study_config(tmp_path / "study.yaml", also=outside)
+    assert str(caught.value).replace(f"{tmp_path}/", "").splitlines() == [
+        "study.yaml has 7 mistakes:",
+        'study.yaml:1  data.build.root: there is no such file or folder (got "/nowhere/pairs"); allowed: one that '
+        "exists",
+        "study.yaml:2  space.learning_rate.low: the range is empty (high is 1.0) (got 2.0); allowed: low below high, "
+        "both finite",
+        'study.yaml:2  space.encoder.2: unknown encoder (got "mobilnet"); did you mean mobilenet?',
+        'study.yaml:2  space.encoder.4: unknown encoder (got "resnet18d"); did you mean tu-resnet18d?',
+        'study.yaml:3  fixed.encoder_weights: there is no such file (got "/nowhere/w.pth"); allowed: a file of '
+        "weights, imagenet, or null",
+        "study.yaml:4  budget.trials: too small (got 0); allowed: at least 1",
+        'study.yaml:5  warm_start.1: holds no study (got "/nowhere/study"); allowed: the folder of an earlier study',
+    ]
+
+
+def test_a_study_whose_shards_are_there_needs_no_source(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    text = "data: {shards: shards, build: {source: pairs, root: /nowhere}}\nspace: {encoder: [vgg19]}\n"
+    (tmp_path / "study.yaml").write_text(text)
+    load_study_config("study.yaml", also=outside)
+    (tmp_path / "study.yaml").write_text("data: {shards: none}\nspace: {encoder: [vgg19]}\n")
+    with pytest.raises(SettingsError, match=r"data\.shards: there is no such folder"):
+        load_study_config("study.yaml", also=outside)
+
+
+def test_a_mistake_is_told_before_torch_ray_optuna_or_pandas_are_loaded(tmp_path):
+    (tmp_path / "study.yaml").write_text("data: {shards: .}\nspace: {encoder: [mobilnet]}\n")
+    code = (
+        "import sys, typer.testing, search.run as run; "
+        f"done = typer.testing.CliRunner().invoke(run.app, ['--space', {str(tmp_path / 'study.yaml')!r}]); "
+        "assert done.exit_code == 2 and 'unknown encoder' in done.output, done.output; "
+        "print(*{'torch', 'ray', 'optuna', 'pandas', 'timm', 'cv2'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cluster.settings.source import SettingsError
 from search.bill.dry_run import dry_run, expected_epochs, print_dry_run, show
-from search.settings.config import StudyConfigError, load_study_config
+from search.settings.config import load_study_config
 
 STUDY = """\
 data:
@@ -59,14 +60,14 @@ def test_what_is_printed_has_rungs_memory_hours_and_dollars(tmp_path):
 def test_mistakes_that_need_the_models_have_their_line_and_come_after_the_tables(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    text = STUDY.replace("[mobilenet, vgg19]", "[mobilenet, mobilnet]")
+    text = STUDY.replace("[mobilenet, vgg19]", "[mobilenet, tu-vit_tiny_patch16_224]")
     text = text.replace("source: phantom", "source: pairs, root: /nowhere") + "fixed: {encoder_weights: imagenet}\n"
     out = io.StringIO()
-    with pytest.raises(StudyConfigError) as caught:
+    with pytest.raises(SettingsError) as caught:
         print_dry_run(load(tmp_path, text), Console(file=out, width=140))
     said = str(caught.value)
     assert 'study.yaml:2  data.build.root: there is no such folder (got "/nowhere")' in said
-    assert "study.yaml:4  space.encoder.2: 'mobilnet' is unknown; did you mean" in said
+    assert "study.yaml:4  space.encoder.2: encoder 'tu-vit_tiny_patch16_224' cannot be used with decoder 'unet'" in said
     assert "study.yaml:11  fixed.encoder_weights:" in said
     assert "the bill" in out.getvalue()
 

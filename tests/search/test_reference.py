@@ -7,7 +7,8 @@ import jsonschema
 import pytest
 import yaml
 
-from search.settings.config import StudyConfig, StudyConfigError, load_study_config
+from cluster.settings.source import SettingsError
+from search.settings.config import StudyConfig, load_study_config
 from search.settings.reference import DOCS_FILE, ROOT, SCHEMA_FILE, json_schema, with_reference
 
 FILES = [ROOT / "nas.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
@@ -54,7 +55,7 @@ def test_the_example_of_mistakes_is_what_is_printed(tmp_path, monkeypatch):
         "  momentum: {low: 0.8, high: 0.9, when: {optimiser: sdg}}\n  optimiser: [adam, sgd]\n"
         "budget: {trials: 0}\npools: [v100]\n"
     )
-    with pytest.raises(StudyConfigError) as caught:
+    with pytest.raises(SettingsError) as caught:
         load_study_config("study.yaml")
     assert str(caught.value) == example[1].strip()
 

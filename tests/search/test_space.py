@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from search.distributions import suggest
 from search.settings.space import AXES, Axis, Space
 from trainables.config import PAPER_ENCODERS, TrialConfig
 
@@ -25,7 +26,7 @@ CONDITIONAL = {
 
 def suggestions(space: Space, count: int, seed: int = 0) -> list[dict]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    return [space.suggest(study.ask()) for _ in range(count)]
+    return [suggest(space, study.ask()) for _ in range(count)]
 
 
 def test_only_active_axes_are_suggested():

@@ -66,9 +66,9 @@ def test_all_mistakes_come_at_once_with_status_2(tmp_path: Path) -> None:
     file.write_text("learning_rate: -1\nbatchsize: 3\n")
     result = run("--out", str(tmp_path / "o"), "--config", str(file), "--set", "epochs=0")
     assert result.exit_code == 2
-    assert "learning_rate: Input should be greater than 0, got -1" in result.stderr
-    assert "epochs: Input should be greater than or equal to 1, got 0" in result.stderr
-    assert "batchsize: no such setting; did you mean batch_size?" in result.stderr
+    assert f"{file}:1  learning_rate: too small (got -1); allowed: above 0" in result.stderr
+    assert f"{file}:2  batchsize: unknown key; did you mean batch_size?" in result.stderr
+    assert "--set  epochs: too small (got 0); allowed: at least 1" in result.stderr
 
 
 def test_an_unknown_encoder_is_a_mistake_of_one_message(tmp_path: Path) -> None:
