@@ -37,8 +37,8 @@ from trainables.net.architecture import Architecture
 from trainables.net.models import build_model, meta_model
 from trainables.net.vision_ops import smp
 from trainables.step.losses import segmentation_loss
-from trainables.step.place import Place, default_device
 from trainables.step.precision import DTYPES, Precision, best_precision
+from trainables.step.worker import Worker, default_device
 from trainables.trial import TrialData, TrialSession
 
 AIM_HAND_WRITTEN = 0.97
@@ -84,8 +84,8 @@ def synchronise(device: torch.device) -> None:
 def trial(case: Case) -> Contestant:
     config = TrialConfig(encoder=case.encoder, batch_size=case.batch, epochs=10_000, precision=case.precision)
     data = TrialData(samples(case, case.batch * case.steps), samples(case, 1))
-    session = TrialSession(config, data, place=Place(device=case.device))
-    return lambda: session.train_epoch()["images_per_s"]
+    session = TrialSession(config, data, worker=Worker(device=case.device))
+    return lambda: session.train_epoch().images_per_s
 
 
 def hand_written(case: Case) -> Contestant:

@@ -3,10 +3,10 @@
     python benchmarks/trial_overhead.py                 # all, in one run; about 5 minutes on two idle cores
     python benchmarks/trial_overhead.py --trials 5      # fewer stock trials
 
-Every trial trains the same tiny network for one epoch on 16 random images of 32 px (`trainables.trial.run_trial`); the
-figure is the time from one trial's end to the next one's end, less the seconds that training itself took (`train_s` and
-`val_s` of its row), as the median over the trials after the first. Building the model and writing the checkpoint count
-as overhead, on every side. Absolute times differ from machine to machine: compare the ratios of one run.
+Every trial trains the same tiny network for one epoch on 16 random images of 32 px (`TrialSession`); the figure is the
+time from one trial's end to the next one's end, less the seconds that training itself took (`train_s` and `val_s` of
+its row), as the median over the trials after the first. Building the model and writing the checkpoint count as
+overhead, on every side. Absolute times differ from machine to machine: compare the ratios of one run.
 
 Aims: one worker at most 0.02 of stock, two workers at most 0.05, the first start at most 1.2 of a stock start, and at
 least 20 recorded trials (no training) a second over 1,000 of them.
@@ -35,12 +35,15 @@ from cluster.pools import Pool
 from cluster.storage import Folder
 from search.console import study_log
 from search.engine import Engine
+from search.orders import Orders
 from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.study import run_trials
 from trainables.config import TrialConfig
 from trainables.on_ray import Slot
-from trainables.trial import TrialData, run_trial
+from trainables.order import Report
+from trainables.record import EpochRow, TrialStatus
+from trainables.trial import TrialData, TrialSession
 
 TINY = {"encoder": "tu-mobilenetv3_small_050", "batch_size": 8, "rotation_degrees": 0.0}
 IMAGES = 16
@@ -58,8 +61,10 @@ class Arrays:
 def train_tiny(config: dict[str, Any]) -> float:
     """Train one epoch; the seconds that training took."""
     trial = TrialConfig(**TINY, epochs=1, learning_rate=config["learning_rate"])
-    (row,) = run_trial(trial, TrialData(train=Arrays(0), val=Arrays(1)), lambda row: None)
-    return float(row["train_s"] + row["val_s"])
+    session = TrialSession(trial, TrialData(train=Arrays(0), val=Arrays(1)))
+    row = session.train_epoch()
+    session.close()
+    return float(row.train_s + row.val_s)
 
 
 def stock_loop(config: dict[str, Any]) -> None:
@@ -123,14 +128,15 @@ def run_ours(pool: Pool, *, trials: int, shards: str) -> tuple[float, list[float
     """The same of our engine on one slot of `pool`."""
     engine = _engine(pool, trials=trials, shards=shards)
     rows: list[tuple[float, float]] = []
-    ended = engine.on_end
+    tell = engine.on_report
 
-    def on_end(name: str, ending: Any) -> None:
-        ended(name, ending)
-        assert ending.status == "complete", ending
-        rows.append((time.time(), sum(r["train_s"] + r["val_s"] for r in engine.record(name).metrics())))
+    def on_report(name: str, report: Report) -> TrialStatus | None:
+        status = tell(name, report)
+        assert status is not None and status.status == "complete", status
+        rows.append((time.time(), sum(r.train_s + r.val_s for r in engine.record(name).metrics())))
+        return status
 
-    engine.on_end = on_end  # type: ignore[method-assign]
+    engine.on_report = on_report  # type: ignore[method-assign]
     began = time.time()
     with study_log(None, to_terminal=False):
         run_trials(engine, trainable=Slot)
@@ -153,13 +159,8 @@ class Recorded(tune.Trainable):
         """A row that depends on the configuration alone."""
         self._epoch += 1
         rate = self._order["info"]["config"]["learning_rate"]
-        return {
-            **dict.fromkeys(("val_dice", "val_iou", "val_loss", "train_s"), rate),
-            "epoch": self._epoch,
-            "slot_s": 0.0,
-            "parameters": 1,
-            "done": True,
-        }
+        row = EpochRow.model_validate({**dict.fromkeys(EpochRow.model_fields, rate), "epoch": self._epoch})
+        return {"report": Report(row=row, done=True), "done": True}
 
 
 def recorded_per_second(trials: int) -> float:
@@ -186,7 +187,8 @@ def _engine(pool: Pool, *, trials: int, shards: str) -> Engine:
     )
     folder = Path(tempfile.mkdtemp(prefix="overhead-")) / "study"
     folder.mkdir()
-    return Engine(config, folder=Folder(folder), shards=shards, lag=lag_of(1), place=lambda _: pool)
+    orders = Orders(config, folder=Folder(folder), shards=shards, pool_for=lambda _: pool)
+    return Engine(config, orders, lag=lag_of(1))
 
 
 def _cycles(began: float, rows: list[tuple[float, ...]]) -> tuple[float, list[float]]:

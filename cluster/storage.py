@@ -220,6 +220,13 @@ class Folder:
         """Remove a file, or a folder with all it holds; nothing happens if it does not exist."""
         self._patiently(lambda: self._remove(name))
 
+    def move(self, name: str, target: str) -> None:
+        """Move a file inside the folder, over one that is there. Raises FileNotFoundError."""
+        if self.local is not None:
+            Path(self._at(name)).replace(self._at(target))
+        else:
+            self._patiently(lambda: self._fs.move(self._at(name), self._at(target)))
+
     def put_folder(self, source: Path, name: str, *, move: bool = False) -> None:
         """Copy a local folder here as `name`, whole or not at all on a disk; file by file in an object store.
 

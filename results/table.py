@@ -20,9 +20,9 @@ from pyarrow import fs
 
 from cluster.storage import Folder
 from trainables.config import TrialConfig
-from trainables.record import TrialInfo, TrialRecord, TrialStatus
+from trainables.record import BEST_BY, EpochRow, TrialInfo, TrialRecord, TrialStatus, best_epoch
 
-SCORE = "val_dice"
+SCORE = BEST_BY
 """The measure by which the best epoch and the best trial are chosen: mean hard Dice over the validation images."""
 
 OUTCOME = (
@@ -102,7 +102,7 @@ def load_epochs(study: str | Folder) -> pd.DataFrame:
         info, _ = _read("trial.json", listed.record.info)
         epochs, _ = _epochs(listed.record)
         about = (listed.trial_id, _role(info, listed), listed.name, _encoder(info))
-        rows += [{**dict(zip(first, about, strict=False)), **epoch} for epoch in epochs]
+        rows += [{**dict(zip(first, about, strict=False)), **epoch.model_dump()} for epoch in epochs]
     return pd.DataFrame(rows, columns=list(dict.fromkeys([*first, *_keys(rows)])))
 
 
@@ -224,22 +224,18 @@ def _read(file: str, read: Callable[[], Any]) -> tuple[Any, str]:
         return None, f"{file}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def _epochs(record: TrialRecord) -> tuple[list[dict[str, Any]], str]:
+def _epochs(record: TrialRecord) -> tuple[list[EpochRow], str]:
     """The epochs of `metrics.jsonl`, and what is wrong with the file."""
     rows, problem = _read("metrics.jsonl", record.metrics)
-    good = [row for row in rows or [] if isinstance(row, dict) and _is_finite(row.get("epoch"))]
-    if rows and len(good) < len(rows):
-        number = next(n for n, row in enumerate(rows, start=1) if row not in good)
-        problem = f"metrics.jsonl: line {number} is no epoch"
-    return good, problem
+    return rows or [], problem
 
 
 def _about(info: TrialInfo) -> dict[str, Any]:
     return {
-        **{name: info.config.get(name) for name in SETTINGS},
+        **info.config.model_dump(include=set(SETTINGS)),
         "searched": " ".join(sorted(info.params)),
-        "encoder": info.config.get("encoder"),
-        "budget": info.config.get("epochs"),
+        "encoder": info.config.encoder,
+        "budget": info.config.epochs,
         "pool": info.pool,
         "workers": info.workers,
         "usd_per_hour": info.usd_per_hour,
@@ -255,12 +251,13 @@ def _searched(about: dict[str, Any], column: pd.Series) -> list[str]:
     return [name for name in ("encoder", *SETTINGS) if name in told]
 
 
-def _measures(epochs: list[dict[str, Any]], *, trained: bool) -> dict[str, Any]:
+def _measures(rows: list[EpochRow], *, trained: bool) -> dict[str, Any]:
     """The best epoch's measures, the last one's with `last_`, and the seconds summed if it was `trained` itself."""
-    if not epochs:
+    if not rows:
         return {}
-    scored = [epoch for epoch in epochs if _is_finite(epoch.get(SCORE))]
-    best = max(scored, key=lambda epoch: epoch[SCORE]) if scored else {}
+    epochs = [row.model_dump() for row in rows]
+    best_row = best_epoch(rows)
+    best = best_row.model_dump() if best_row else {}
     seconds = {key for key in _keys(epochs) if key.endswith("_s") and not key.endswith("_per_s")}
     summed = {
         key: sum(float(epoch[key]) for epoch in epochs if _is_finite(epoch.get(key))) for key in seconds if trained
@@ -277,7 +274,7 @@ def _role(info: TrialInfo | None, listed: Listed) -> str:
 
 
 def _encoder(info: TrialInfo | None) -> Any:
-    return info.config.get("encoder") if info else None
+    return info.config.encoder if info else None
 
 
 def _keys(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -1,8 +1,7 @@
 """What the study does next, and what it makes of what comes back. Knows neither Ray nor torch.
 
     order = engine.next()                    # a trial to run, or WAIT, or FINISHED
-    reason = engine.on_epoch(trial_id, row)  # not None: the trial is to stop
-    engine.on_end(trial_id, ending)          # complete, pruned or failed
+    status = engine.on_report(trial_id, report)  # not None: the trial has ended, and is to stop
 
 First the baselines, then the suggestions of the sampler until a budget is spent, then the winners in full. Everything
 that is decided is written down before it is acted on, so an engine made anew with `resume=True` goes on as this one.
@@ -12,8 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -21,21 +19,21 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from cluster.pools import Pool
 from cluster.storage import Folder
 from search.budget import Spent, trials_spent
 from search.distributions import distributions, suggest
 from search.final import winners
 from search.ledger import JOURNAL, Ledger, load_ended_trials
-from search.objectives import objective_values
+from search.objectives import values
 from search.orders import Orders, trial_id
 from search.pruner import Direction, Rungs
 from search.sampling import Sampling
 from search.settings.config import StudyConfig
 from search.views import Progress, Seen
 from trainables.config import TrialConfig
-from trainables.order import TrialOrder
-from trainables.record import Role, Status, TrialInfo, TrialRecord, TrialStatus, now
+from trainables.life import Ending, end_trial, ending_of, tidy
+from trainables.order import Report, TrialOrder
+from trainables.record import EpochRow, Role, Status, TrialInfo, TrialRecord, TrialStatus, now
 
 LOG = logging.getLogger("mammosearch")
 NOT_FINITE = "an objective is not finite"
@@ -53,20 +51,6 @@ class Nothing(Enum):
 WAIT, FINISHED = Nothing.WAIT, Nothing.FINISHED
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a trial ended."""
-
-    status: Status
-    reason: str = ""
-    traceback: str = ""
-    slot_s: float = 0.0
-    retries: int = 0
-    parameters: int | None = None
-    infeasible: bool = False
-    """Whether it failed because no slot of its pool has the memory: the sampler is told to stay away."""
-
-
 class StudyFailedError(RuntimeError):
     """So many trials failed in a row that the study was ended; the message says why."""
 
@@ -76,29 +60,17 @@ class Engine:
 
     Args:
         config: the study.
-        folder: the study's folder.
-        shards: path or URI of the shard folder.
+        orders: makes its orders; knows its folder.
         lag: `sampling.lag_of` the number of slots, as `study.json` has it.
-        place: the pool that a configuration trains on.
         resume: go on with what the folder holds.
         elapsed_s: seconds that earlier sessions of this study took.
-        session: names this run of the driver in the study's `session.json`.
     """
 
     def __init__(
-        self,
-        config: StudyConfig,
-        *,
-        folder: Folder,
-        shards: str,
-        lag: int,
-        place: Callable[[TrialConfig], Pool],
-        resume: bool = False,
-        elapsed_s: float = 0.0,
-        session: str = "",
+        self, config: StudyConfig, orders: Orders, *, lag: int, resume: bool = False, elapsed_s: float = 0.0
     ) -> None:
         self.config = config
-        self.folder = folder
+        self.folder = folder = orders.folder
         self.space = config.search_space
         self.lag = lag
         self.running: dict[str, TrialOrder] = {}
@@ -106,8 +78,9 @@ class Engine:
         """Why the search takes no further trials; None while it does."""
         self.failed: str | None = None
         """Why the study as a whole failed."""
-        self._orders = Orders(config, folder=folder, shards=shards, session=session, place=place)
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._orders = orders
+        self._rows: dict[str, list[EpochRow]] = {}
+        self._parameters: dict[str, int | None] = {}
         self.seen: dict[str, Seen] = {}
         """Trials that ran in this session, by name."""
         self.ended: list[tuple[str, Status]] = []
@@ -146,9 +119,9 @@ class Engine:
             self.running[info.trial_id] = order
             config = info.config
             self.seen[info.trial_id] = Seen(
-                role=info.role, encoder=config["encoder"], pool=info.pool, epochs=config["epochs"]
+                role=info.role, encoder=config.encoder, pool=info.pool, epochs=config.epochs
             )
-            LOG.info("%s  %s of %s on %s, %d epochs", *_words(info), info.pool, config["epochs"])
+            LOG.info("%s  %s of %s on %s, %d epochs", *_words(info), info.pool, config.epochs)
         return order
 
     def _next(self) -> TrialOrder | Nothing:
@@ -241,90 +214,85 @@ class Engine:
         config = TrialConfig.model_validate(first.user_attrs["config"])
         record, repeated = self.record(trial_id(number)), self.record(source)
         record.write_info(self._orders.info(trial_id(number), "search", config, dict(first.params)))
-        metric = self.config.objective[0].metric
-        told = [{"epoch": epoch, metric: value} for epoch, value in sorted(first.intermediate_values.items())]
-        record.write_metrics(repeated.metrics() or told)
+        rows = repeated.metrics()
+        record.write_metrics(rows)
         status: Status = "complete" if first.state == TrialState.COMPLETE else "pruned"
         known = {"status": status, "reason": f"repeat of {source}", "slot_s": 0.0, "usd": 0.0, "ended_at": now()}
-        record.write_status(repeated.status().model_copy(update={**known, "epochs": len(told)}))
+        record.write_status(repeated.status().model_copy(update={**known, "epochs": len(rows)}))
 
     # -- what comes back ---------------------------------------------------------------------------------------------
 
-    def on_epoch(self, name: str, row: Mapping[str, Any]) -> str | None:
-        """A trial finished an epoch. Returns why it is to stop, or None if it goes on."""
+    def on_report(self, name: str, report: Report) -> TrialStatus | None:
+        """A trial finished an epoch, or failed. Gives its status if it has ended with that, or is to end, else None.
+
+        Raises:
+            OSError: it could not be written. The trial counts as running still, and is resumed with the study.
+        """
+        stop = self._learn(name, report.row, report.status) if report.row is not None else None
+        ending = ending_of(report, stop)
+        return None if ending is None else self._end(name, ending)
+
+    def on_lost(self, name: str) -> TrialStatus:
+        """A trial's slot is gone, and no other could be started for it."""
+        reason = "the slot's process ended and could not be started again"
+        return self._end(name, Ending(status="failed", reason=reason, failure="worker_died"))
+
+    def _learn(self, name: str, row: EpochRow, status: TrialStatus) -> str | None:
+        """Take in a finished epoch. Gives why the trial is to stop, or None if it goes on."""
         order = self.running[name]
         before = self._rows.get(name) or TrialRecord(Folder(order.folder)).metrics()  # a resumed trial has earlier rows
-        rows = [r for r in before if r["epoch"] < row["epoch"]]
-        self._rows[name] = [*rows, dict(row)]
-        self.spent.usd_of[order.folder] = _usd(order, float(row.get("slot_s", 0.0)))
-        self._see(name, row)
+        self._rows[name] = [*(r for r in before if r.epoch < row.epoch), row]
+        self._parameters[name] = status.parameters
+        self.spent.usd_of[order.folder] = status.usd
+        self._see(name, row, status.slot_s)
         if self.failed is not None:
             return self.failed
         if order.info.role == "final":
             return self.spent.money_over()
-        number, epoch = int(name), int(row["epoch"])
-        values = self._values(name, order.info)
-        if not all(math.isfinite(v) for v in values):
-            return NOT_FINITE  # `on_end` makes it a failure
-        self.ledger.report(number, epoch, values[0])
-        self.rungs.record(number, epoch, values)
+        number, epoch = int(name), row.epoch
+        found = self._values(name, order.info)
+        if not all(math.isfinite(v) for v in found):
+            return NOT_FINITE  # `_end` makes it a failure
+        self.ledger.report(number, epoch, found[0])
+        self.rungs.record(number, epoch, found)
         known_below = max(0, number - self.lag + 1)
         if order.info.role == "search" and self.rungs.should_prune(number, epoch, known_below=known_below):
             return f"not among the best 1/{self.config.pruner.reduction_factor} after {epoch} epochs"
         return self.spent.search_over()
 
-    def on_end(self, name: str, ending: Ending) -> None:
-        """A trial ended. Its row is written, its state told to the study."""
+    def _end(self, name: str, ending: Ending) -> TrialStatus:
+        """End a trial: its state is told to the study, its status written."""
         order = self.running.pop(name)
         final = order.info.role == "final"
         rows = self._rows.pop(name, None) or self.record(name, final=final).metrics()
         self._rows[name] = rows
-        values = self._values(name, order.info) if rows else None
-        ending = _truthful(ending, values)
+        found = self._values(name, order.info) if rows else None
+        ending = _truthful(ending, found)
         if not final:
-            if ending.infeasible:
+            if ending.failure == "out_of_memory":  # no slot of its pool has the memory: the sampler is to stay away
                 self.ledger.set_attr(int(name), "infeasible", ending.reason)
-            self.ledger.end(int(name), ending.status, values, reason=ending.reason)
-        self._write_status(order, ending, epochs=len(rows))
+            self.ledger.end(int(name), ending.status, found, reason=ending.reason)
+        status = end_trial(order, ending)
+        self.spent.usd_of[order.folder] = status.usd
         self._tidy(order)
         self._rows.pop(name)
         self.ended.append((name, ending.status))
         told = f": {ending.reason}" if ending.reason else ""
-        LOG.info("%s  %s after %d epochs, %.0f s%s", name, ending.status, len(rows), ending.slot_s, told)
+        LOG.info("%s  %s after %d epochs, %.0f s%s", name, ending.status, len(rows), status.slot_s, told)
         if not final:
             self._count_failures(ending)
+        return status
 
-    def _see(self, name: str, row: Mapping[str, Any]) -> None:
+    def _see(self, name: str, row: EpochRow, slot_s: float) -> None:
         """Note an epoch for the console, with the best value so far, and for the log, with its own beside."""
         seen, objective = self.seen[name], self.config.objective[0].metric
-        epoch = int(row["epoch"])
+        epoch = row.epoch
         best = self._values(name, self.running[name].info)[0]
-        seen.epoch, seen.slot_s, seen.value = epoch, float(row.get("slot_s", 0.0)), best
+        seen.epoch, seen.slot_s, seen.value = epoch, slot_s, best
         seen.rung = max((rung for rung in self.rungs.epochs if rung <= epoch), default=0)
         # Parameters, dollars and seconds an epoch are the trial's so far: no epoch has a better one.
-        own = f"{float(row[objective]):.4f}, best " if objective.startswith("val_") else ""
+        own = f"{getattr(row, objective):.4f}, best " if objective.startswith("val_") else ""
         LOG.info("%s  epoch %d/%d  %s %s%.4f  (%.1f s)", name, epoch, seen.epochs, objective, own, best, seen.slot_s)
-
-    def _write_status(self, order: TrialOrder, ending: Ending, *, epochs: int) -> None:
-        record = TrialRecord(Folder(order.folder))
-        before = record.status()
-        slot_s = max(ending.slot_s, before.slot_s)
-        self.spent.usd_of[order.folder] = _usd(order, slot_s)
-        record.write_status(
-            TrialStatus(
-                status=ending.status,
-                reason=ending.reason,
-                traceback=ending.traceback,
-                epochs=epochs,
-                parameters=ending.parameters or before.parameters,
-                slot_s=round(slot_s, 3),
-                usd=round(_usd(order, slot_s), 6),
-                retries=ending.retries,
-                session=order.session,
-                started_at=before.started_at or now(),
-                ended_at=now(),
-            )
-        )
 
     def _count_failures(self, ending: Ending) -> None:
         limit = self.config.failures.stop_after_consecutive
@@ -335,28 +303,25 @@ class Engine:
             self.stop_reason = self.failed
 
     def _tidy(self, order: TrialOrder) -> None:
-        """Remove the checkpoint of an ended trial, unless it is to be kept (`study.keep_checkpoints`).
-
-        A final keeps its best weights beside it.
-        """
-        keep, name, folder = self.config.study.keep_checkpoints, order.info.trial_id, Folder(order.folder)
-        if keep == "all":
-            return
+        """Leave of an ended trial's checkpoints the weights that are to be kept (`study.keep_checkpoints`)."""
+        keep, name = self.config.study.keep_checkpoints, order.info.trial_id
         best = self.best_trial()
-        if order.info.role != "final" and keep == "best" and best is not None and trial_id(best.number) == name:
+        is_best = order.info.role != "final" and best is not None and trial_id(best.number) == name
+        tidy(
+            TrialRecord(Folder(order.folder)),
+            keep=order.info.role == "final" or keep == "all" or (keep == "best" and is_best),
+        )
+        if keep == "best" and is_best:
             if self._best not in (None, name):
-                self.record(str(self._best)).folder.remove("checkpoint")
+                tidy(self.record(str(self._best)), keep=False)
             self._best = name
-            return
-        folder.remove("checkpoint")
 
     def _values(self, name: str, info: TrialInfo) -> list[float]:
         """The objectives of a trial so far, made of its rows alone, so that a resumed study finds the same."""
-        rows = self._rows[name]
-        parameters = rows[-1].get("parameters")
+        parameters = self._parameters.get(name)
         if parameters is None and any(objective.metric == "parameters" for objective in self.config.objective):
             parameters = self.record(name, final=info.role == "final").status().parameters
-        return objective_values(self.config.objective, rows, usd_per_hour=info.usd_per_hour, parameters=parameters)
+        return values(self.config.objective, self._rows[name], info, parameters=parameters)
 
     def progress(self) -> Progress:
         """Where the study stands."""
@@ -426,7 +391,7 @@ class Engine:
             record = self.record(name, final=True)
             self.spent.usd_of[record.folder.uri] = record.status().usd
 
-    def _record_rungs(self, trial: FrozenTrial) -> list[dict[str, Any]]:
+    def _record_rungs(self, trial: FrozenTrial) -> list[EpochRow]:
         """Enter the rungs that a trial reached, from its own rows; returns these."""
         name = trial_id(trial.number)
         rows = self.record(name).metrics()
@@ -435,10 +400,10 @@ class Engine:
         info = self.record(name).info()
         for end in range(1, len(rows) + 1):
             self._rows[name] = rows[:end]
-            values, epoch = self._values(name, info), int(rows[end - 1]["epoch"])
-            self.rungs.record(trial.number, epoch, values)
+            found, epoch = self._values(name, info), rows[end - 1].epoch
+            self.rungs.record(trial.number, epoch, found)
             if trial.state == TrialState.RUNNING and epoch not in trial.intermediate_values:
-                self.ledger.report(trial.number, epoch, values[0])  # the journal's copy was older than the row
+                self.ledger.report(trial.number, epoch, found[0])  # the journal's copy was older than the row
         self._rows.pop(name, None)
         return rows
 
@@ -480,19 +445,15 @@ class Engine:
 
 
 def _truthful(ending: Ending, values: list[float] | None) -> Ending:
-    """A trial without a finite objective did not complete, whatever was said."""
+    """A trial whose objective is not finite has failed, even if it reported completion."""
     if ending.status == "failed":
         return ending
     if values is None:
-        return Ending(status="failed", reason="ended without a finished epoch", slot_s=ending.slot_s)
+        return Ending(status="failed", reason="ended without a finished epoch", failure="exception")
     if not all(map(math.isfinite, values)):
-        return Ending(status="failed", reason=NOT_FINITE, slot_s=ending.slot_s, retries=ending.retries)
+        return Ending(status="failed", reason=NOT_FINITE, failure="not_finite")
     return ending
 
 
 def _words(info: TrialInfo) -> tuple[str, str, str]:
-    return info.trial_id, info.role, info.config["encoder"]
-
-
-def _usd(order: TrialOrder, slot_s: float) -> float:
-    return slot_s / 3600 * order.pool.price
+    return info.trial_id, info.role, info.config.encoder

@@ -1,9 +1,10 @@
-"""What `search.run` does, step by step.                                                                     [Ray]"""
+"""What `search.run` does, step by step. Knows no Ray: where the trials run is a `Site`."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import signal
 import subprocess
 import sys
 import time
@@ -11,29 +12,27 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Protocol
 
-from cluster.session import JOINS_CLUSTER, connect, machine_cpus
-
-import torch
 from rich.console import Console
 
 from cluster.pools import Pool
-from cluster.slots import slots_of_cluster, slots_on_machine
 from cluster.storage import Folder
-from data_prep.build import build
+from data_prep.build import Progress
 from data_prep.look.progress import console_progress
-from data_prep.schema import DatasetCard
+from data_prep.schema import BuildSettings, DatasetCard
 from data_prep.shards import open_shards
 from search.bill.dry_run import check_models, print_dry_run
 from search.bill.placement import choose_pool
 from search.console import LOG, StudyView, study_log
 from search.engine import Engine, StudyFailedError
+from search.orders import Orders
 from search.proof.provenance import STUDY, StudyInfo, check_same_study, describe, read_info
 from search.proof.reproduce import reproduce as reproduce_trial
 from search.proof.verify import verify_resume
 from search.sampling import lag_of
 from search.settings.config import StudyConfig
-from search.study import run_trials
 from trainables.config import TrialConfig
 from trainables.order import SESSION
 from trainables.record import now
@@ -43,8 +42,30 @@ PROGRESS = "progress.json"
 SAVE_EVERY_S = 5.0
 
 
-def run(config: StudyConfig, *, resume: bool) -> None:
+class Site(Protocol):
+    """Where a study's trials run: the modules `search.here` and `search.study`."""
+
+    def opened(self, config: StudyConfig) -> contextlib.AbstractContextManager[Mapping[str, int]]:
+        """Get ready; the number of slots of each pool. Raises ValueError if a pool can have none."""
+
+    def build(self, settings: BuildSettings, folder: Folder, progress: Progress) -> None:
+        """Make the study's shards where they are not there."""
+
+    def run_trials(self, engine: Engine, *, on_event: Callable[[], None]) -> None:
+        """Run the engine's trials until it is finished; `on_event` is called after everything that changes the study.
+
+        Raises:
+            KeyboardInterrupt, OSError: it was interrupted, or the folder cannot be written; it can be resumed.
+        """
+
+
+def run(config: StudyConfig, site: Site, *, resume: bool) -> None:
     """The main job: data, search, finals, tables.
+
+    Args:
+        config: the study.
+        site: where its trials run.
+        resume: go on with what its folder holds.
 
     Raises:
         ValueError: something asked for cannot be; found before any trial starts.
@@ -54,15 +75,11 @@ def run(config: StudyConfig, *, resume: bool) -> None:
     folder = Folder(config.out)
     _check_folder(folder, resume=resume)
     _check_models(config)
-    slots = (
-        None if JOINS_CLUSTER else slots_on_machine(config.pools, cpus=machine_cpus(), gpus=torch.cuda.device_count())
-    )
-    with _in_charge(folder) as name, connect(slots=slots) as session:
-        slots = slots if slots is not None else slots_of_cluster(config.pools, session.resources)
+    with _in_charge(folder) as name, site.opened(config) as slots, _interruptible():
         begun = folder.exists(STUDY)  # not yet, if what is resumed was interrupted while it prepared its data
-        card = prepare(config)
+        card = prepare(config, site)
         info = _study_info(config, folder, card, slots, resume=begun)
-        _search(config, folder, info, session=name, resume=begun)
+        _search(config, site, folder, info, session=name, resume=begun)
     show_tables(folder)
 
 
@@ -108,11 +125,11 @@ def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
     return not differences
 
 
-def prepare(config: StudyConfig) -> DatasetCard:
+def prepare(config: StudyConfig, site: Site) -> DatasetCard:
     """The card of the study's shards, which are made first where they are not there and the settings say how."""
     if config.data.build is not None:
         with console_progress(Console()) as progress:
-            build(config.data.build, Folder(config.data.folder), progress=progress)
+            site.build(config.data.build, Folder(config.data.folder), progress)
     shards = open_shards(config.data.folder)
     return shards.card
 
@@ -181,23 +198,22 @@ def _in_charge(folder: Folder) -> Iterator[str]:
         yield session
 
 
-def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, session: str, resume: bool) -> None:
+def _search(config: StudyConfig, site: Site, folder: Folder, info: StudyInfo, *, session: str, resume: bool) -> None:
     console = Console()
     with study_log(folder, to_terminal=not console.is_terminal):
-        engine = Engine(
+        orders = Orders(
             config,
             folder=folder,
             shards=Folder(config.data.folder).uri,
-            lag=info.lag,
-            place=_placer(config, info.size_px),
-            resume=resume,
-            elapsed_s=_elapsed_s(folder),
+            pool_for=_pool_for(config, info.size_px),
+            fingerprint=info.dataset_fingerprint,
             session=session,
         )
+        engine = Engine(config, orders, lag=info.lag, resume=resume, elapsed_s=_elapsed_s(folder))
         view = StudyView(engine, console)
         try:
             with LiveMirrors(folder, config.track) as mirrors, view:
-                run_trials(engine, on_event=_on_event(engine, view, mirrors))
+                site.run_trials(engine, on_event=_on_event(engine, view, mirrors))
         except KeyboardInterrupt:
             console.print(view.render())
             raise
@@ -206,6 +222,23 @@ def _search(config: StudyConfig, folder: Folder, info: StudyInfo, *, session: st
         LOG.info("search over: %s", engine.stop_reason)
     if engine.failed is not None:
         raise StudyFailedError(f"{engine.failed}\nEach trial's status.json in {folder} has its traceback")
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Make the end of the terminal and a polite kill the same as Ctrl-C."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    # Who set a signal to be ignored (nohup does) wants the study to outlive it.
+    heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _on_event(engine: Engine, view: StudyView, mirrors: LiveMirrors) -> Callable[[], None]:
@@ -226,8 +259,5 @@ def _elapsed_s(folder: Folder) -> float:
     return float(folder.read_json(PROGRESS)["elapsed_s"]) if folder.exists(PROGRESS) else 0.0
 
 
-def _placer(config: StudyConfig, size_px: int) -> Callable[[TrialConfig], Pool]:
-    def place(trial: TrialConfig) -> Pool:
-        return choose_pool(trial, config.pools, config.placement_rule, image_size_px=size_px)
-
-    return place
+def _pool_for(config: StudyConfig, size_px: int) -> Callable[[TrialConfig], Pool]:
+    return lambda trial: choose_pool(trial, config.pools, config.placement_rule, image_size_px=size_px)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from search.settings.sections import Objective
+from trainables.record import EpochRow, TrialInfo
 
 
-def objective_values(
-    objectives: Sequence[Objective], rows: Sequence[Mapping[str, Any]], *, usd_per_hour: float, parameters: int | None
+def values(
+    objectives: Sequence[Objective], rows: Sequence[EpochRow], info: TrialInfo, *, parameters: int | None = None
 ) -> list[float]:
     """One value per objective, of the trial so far.
 
@@ -20,23 +20,21 @@ def objective_values(
     Args:
         objectives: the study's.
         rows: the trial's epochs, at least one.
-        usd_per_hour: what an hour on its pool costs.
+        info: what was to be trained; its pool has the price.
         parameters: trainable parameters of its model.
     """
-    return [_value(objective, rows, usd_per_hour, parameters) for objective in objectives]
+    return [_value(objective, rows, info.usd_per_hour, parameters) for objective in objectives]
 
 
-def _value(
-    objective: Objective, rows: Sequence[Mapping[str, Any]], usd_per_hour: float, parameters: int | None
-) -> float:
-    train_s = [row["train_s"] for row in rows]
+def _value(objective: Objective, rows: Sequence[EpochRow], usd_per_hour: float, parameters: int | None) -> float:
+    train_s = sum(row.train_s for row in rows)
     match objective.metric:
         case "usd":
-            return float(sum(train_s) / 3600 * usd_per_hour)
+            return train_s / 3600 * usd_per_hour
         case "epoch_s":
-            return float(sum(train_s) / len(train_s))
+            return train_s / len(rows)
         case "parameters":
             return float(parameters or math.nan)
-    measured = [float(row[objective.metric]) for row in rows]
+    measured = [float(getattr(row, objective.metric)) for row in rows]
     best = max(measured) if objective.maximise else min(measured)
     return best if all(map(math.isfinite, measured)) else math.nan

@@ -25,8 +25,9 @@ class Orders:
         config: the study.
         folder: the study's folder.
         shards: path or URI of the shard folder.
+        pool_for: the pool that a configuration trains on.
+        fingerprint: of the samples.
         session: names this run of the driver in the study's `session.json`; empty: no worker asks who is in charge.
-        place: the pool that a configuration trains on.
     """
 
     def __init__(
@@ -35,32 +36,36 @@ class Orders:
         *,
         folder: Folder,
         shards: str,
-        session: str,
-        place: Callable[[TrialConfig], Pool],
+        pool_for: Callable[[TrialConfig], Pool],
+        fingerprint: str = "",
+        session: str = "",
     ) -> None:
+        self.folder = folder
         self._config = config
-        self._folder = folder
         self._shards = shards
+        self._fingerprint = fingerprint
         self._session = session
-        self._place = place
+        self._pool_for = pool_for
 
     def record(self, name: str, *, final: bool = False) -> TrialRecord:
         """The folder of a trial or of a final."""
-        return TrialRecord(self._folder / f"{'final' if final else 'trials'}/{name}")
+        return TrialRecord(self.folder / f"{'final' if final else 'trials'}/{name}")
 
     def info(
         self, name: str, role: Role, config: TrialConfig, params: dict[str, Any], pool: str | None = None
     ) -> TrialInfo:
         """What is to be trained, on `pool` or, if None, where its configuration belongs."""
-        chosen = self._config.pool(pool) if pool else self._place(config)
+        chosen = self._config.pool(pool) if pool else self._pool_for(config)
         return TrialInfo(
             trial_id=name,
             role=role,
-            config=config.model_dump(mode="json"),
+            config=config,
             params=params,
             pool=chosen.name,
             workers=chosen.workers,
             usd_per_hour=chosen.price,
+            shards=self._shards,
+            fingerprint=self._fingerprint,
         )
 
     def order(self, info: TrialInfo) -> TrialOrder:
@@ -71,11 +76,9 @@ class Orders:
         return TrialOrder(
             info=info,
             folder=record.folder.uri,
-            shards=self._shards,
             pool=self._config.pool(info.pool),
             session=self._session,
-            study=self._folder.uri if self._session else "",
+            study=self.folder.uri if self._session else "",
             retries=self._config.failures.retries,
             measure_test=final,
-            keep_weights=final,
         )

@@ -1,6 +1,7 @@
 """The main job: search, then train the winners in full.
 
     python -m search.run --space nas.yaml                 begin a study; it prepares its own data where there is none
+    python -m search.run --space nas.yaml --here          the same in this process, without Ray, one trial at a time
     python -m search.run --space nas.yaml --resume        go on after a crash, a kill or Ctrl-C
     python -m search.run --space nas.yaml --dry-run       check everything and say what it would cost, without training
 
@@ -11,12 +12,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cluster.cli import exits
 from cluster.launch import study_command
+
+if TYPE_CHECKING:
+    from search.job import Site
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n\n")[0])
 
@@ -25,6 +29,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__
 def main(
     space: Annotated[Path, typer.Option(help="The study's settings (docs/nas_yaml.md).")] = Path("nas.yaml"),
     out: Annotated[str | None, typer.Option(help="The study's folder; default: what the settings say.")] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Run it in this process, one trial at a time, without Ray.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in its folder.")] = False,
     max_usd: Annotated[
         float | None, typer.Option(help="End at the first report at which the slots have cost this much.", min=0)
@@ -52,9 +59,18 @@ def main(
         elif verify_resume is not None:
             fine = job.verify(config, space, kills=verify_resume)
         else:
-            job.run(config, resume=resume)
+            job.run(config, _site(here), resume=resume)
         if not fine:
             raise typer.Exit(1)
+
+
+def _site(here: bool) -> Site:
+    """Where the trials run; Ray is imported for the one alone."""
+    if here:
+        from search import here as site
+    else:
+        from search import study as site  # type: ignore[no-redef]
+    return site
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine's trials on Ray Tune.                                                                          [Ray]
+"""A study on Ray: the engine's trials on Ray Tune.                                                          [Ray]
 
 Tune runs what the engine decides: `TuneSearcher` hands it the engine's orders, `TuneScheduler` stops what the engine
 stops, and `trainables.on_ray.Slot` trains. Tune keeps no state that matters: a study resumes from its own folder.
@@ -6,28 +6,53 @@ stops, and `trainables.on_ray.Slot` trains. Tune keeps no state that matters: a 
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
+from cluster.session import JOINS_CLUSTER, connect, machine_cpus
+
+import torch
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from search.engine import FINISHED, WAIT, Ending, Engine
+from cluster.slots import slots_of_cluster, slots_on_machine
+from cluster.storage import Folder
+from data_prep.build import Progress
+from data_prep.build import build as build_shards
+from data_prep.schema import BuildSettings
+from search.engine import FINISHED, WAIT, Engine
+from search.settings.config import StudyConfig
 from trainables.on_ray import Slot, slot_request
 from trainables.order import TrialOrder
 
 SLOT_RETRIES = 10
 """How often Tune may start a slot again for one trial. The slot counts its own restarts as the trial's retries, and
 ends the trial after `failures.retries`; this bounds what dies before it can count."""
+
+
+@contextmanager
+def opened(config: StudyConfig) -> Iterator[Mapping[str, int]]:
+    """Connect to Ray; the number of slots of each pool.
+
+    Raises:
+        UnplaceableError: a pool has none.
+    """
+    slots = None
+    if not JOINS_CLUSTER:
+        slots = slots_on_machine(config.pools, cpus=machine_cpus(), gpus=torch.cuda.device_count())
+    with connect(slots=slots) as session:
+        yield slots if slots is not None else slots_of_cluster(config.pools, session.resources)
+
+
+def build(settings: BuildSettings, folder: Folder, progress: Progress) -> None:
+    """Make the study's shards, on Ray."""
+    build_shards(settings, folder, progress=progress)
 
 
 class _Inert:
@@ -71,8 +96,6 @@ class TuneSearcher(_Inert, Searcher):
         self._on_event = on_event
         self.names: dict[str, str] = {}
         """Tune's id -> the trial's."""
-        self.stopped: dict[str, str] = {}
-        """Trial -> why the engine stopped it."""
 
     @_past_tune()
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -89,21 +112,18 @@ class TuneSearcher(_Inert, Searcher):
 
     @_past_tune()
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tell the engine how a trial ended.
+        """Tell the engine of a trial's last report, or of its slot's death.
 
         Raises:
             OSError: it could not write any more. The trial counts as running still, and is resumed with the study.
         """
         name = self.names.pop(trial_id)
-        result = result or {}
-        if result.get("failed") == "disk_full":
-            raise OSError(errno.ENOSPC, f"trial {name} could not be written: {result['reason']}")
-        stopped = self.stopped.pop(name, None)
-        if not error and stopped is None and "failed" not in result and "epoch" in result:
-            stopped_at_end = self._engine.on_epoch(name, result)
-            logging.getLogger(__name__).debug("trial %s ended at its last epoch: %s", name, stopped_at_end)
-        self._engine.on_end(name, _ending(result, stopped=stopped, error=error))
-        self._on_event()
+        if name in self._engine.running:  # not one that the engine has just ended, as `TuneScheduler` was told
+            if error or result is None:
+                self._engine.on_lost(name)
+            else:
+                self._engine.on_report(name, result["report"])
+            self._on_event()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's folder holds the state."""
@@ -124,25 +144,9 @@ class TuneScheduler(_Inert, FIFOScheduler):
     @_past_tune()
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Continue or stop, after an epoch that is not the trial's last."""
-        name = self._searcher.names[trial.trial_id]
-        reason = self._engine.on_epoch(name, result)
+        status = self._engine.on_report(self._searcher.names[trial.trial_id], result["report"])
         self._on_event()
-        if reason is None:
-            return TrialScheduler.CONTINUE
-        self._searcher.stopped[name] = reason
-        return TrialScheduler.STOP
-
-
-def _ending(result: dict[str, Any], *, stopped: str | None, error: bool) -> Ending:
-    spent = {"slot_s": result.get("slot_s", 0.0), "retries": result.get("retries", 0)}
-    if error:
-        return Ending(status="failed", reason="the slot's process ended and could not be started again", **spent)
-    if "failed" in result:
-        infeasible = result["failed"] == "out_of_memory"
-        text = {"reason": result["reason"], "traceback": result["traceback"]}
-        return Ending(status="failed", infeasible=infeasible, **text, **spent)
-    status = "complete" if stopped is None else "pruned"
-    return Ending(status=status, reason=stopped or "", parameters=result.get("parameters"), **spent)  # type: ignore[arg-type]
+        return TrialScheduler.CONTINUE if status is None else TrialScheduler.STOP
 
 
 def run_trials(
@@ -162,7 +166,7 @@ def run_trials(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(engine.lag)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="mammosearch-tune-") as scratch, _interruptible():
+    with tempfile.TemporaryDirectory(prefix="mammosearch-tune-") as scratch:
         try:
             _tuner(engine, on_event, trainable, scratch).fit()
         except _EngineError as passed:
@@ -188,20 +192,3 @@ def _tuner(engine: Engine, on_event: Callable[[], None], trainable: type[tune.Tr
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
         ),
     )
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Make the end of the terminal and a polite kill the same as Ctrl-C."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    # Who set a signal to be ignored (nohup does) wants the study to outlive it.
-    heeded = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

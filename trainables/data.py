@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
+import pandas as pd
 
 from data_prep.schema import Normalisation
 from data_prep.shards import open_shards
@@ -27,6 +28,10 @@ class Samples(Protocol):
     def masks_NHW(self) -> np.ndarray:
         """uint8, 0 and 1, (N, H, W)."""
 
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a sample: `sample_id`, `patient_id` and what else its shard says of it."""
+
 
 @dataclass(frozen=True)
 class TrialData:
@@ -35,6 +40,8 @@ class TrialData:
     train: Samples
     val: Samples
     test: Samples | None = None
+    fingerprint: str = ""
+    """Of the shard folder they came from."""
 
     @classmethod
     def open(cls, shards: str, normalisation: Normalisation = "clahe") -> TrialData:
@@ -44,7 +51,8 @@ class TrialData:
             ValueError: there is no finished shard folder, or it was not built with this normalisation.
         """
         folder = open_shards(shards)
-        return cls(*(folder.load(split, normalisation) for split in ("train", "val", "test")))
+        train, val, test = (folder.load(split, normalisation) for split in ("train", "val", "test"))
+        return cls(train, val, test, folder.card.fingerprint)
 
     def split(self, name: Split) -> Samples:
         """One split's samples. Raises ValueError if there is no such split."""

@@ -1,13 +1,13 @@
 """Trials on warm worker groups.                                                                             [Ray]
 
-A `Slot` is a Tune trainable that is kept from trial to trial. It owns one `WorkerGroup`: the workers of one
-`TorchTrainer`, started once, whose `fit()` stays in a thread of the slot. The workers run `group_loop`: they take
-commands (begin a trial, train an epoch, measure, end) from a `Mailbox` actor, in order and without a gap, and answer.
-torch, the CUDA context, the process group and the samples stay from trial to trial; model and optimiser are made anew.
+A `Slot` is a Tune trainable that is kept from trial to trial: its step is one epoch of a `Life`. Its `RayCrew` owns one
+`WorkerGroup`: the workers of one `TorchTrainer`, started once, whose `fit()` stays in a thread of the slot. The workers
+run `group_loop`: they take a life's commands from a `Mailbox` actor, in order and without a gap, and answer. torch, the
+CUDA context, the process group and the samples stay from trial to trial; model and optimiser are made anew.
 
 Started the usual way, each trial would start seven or eight processes that import torch (17-20 s on two idle cores).
 
-    Slot.step()  --post-->  Mailbox  --next-->  group_loop on every rank  --answer-->  Mailbox  -->  Slot.step()
+    Life.epoch()  --post-->  Mailbox  --next-->  group_loop on every rank  --answer-->  Mailbox  -->  Life.epoch()
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import os
 import tempfile
 import threading
 import time
-import traceback
 from typing import Any
 
 from cluster.session import slot_resource
@@ -32,10 +31,9 @@ from ray.train.v2.api.exceptions import PreemptionError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.pools import Pool
-from cluster.storage import Folder
+from trainables.life import CrewLostError, Life
 from trainables.mailbox import Mailbox
-from trainables.order import DISK_FULL, TrialError, TrialOrder, short_reason
-from trainables.record import TrialRecord, TrialStatus, now
+from trainables.order import Command, TrialError, TrialOrder, short_reason
 
 ANSWER_GRACE_S = 20.0
 """After one rank failed, how long the others may take to answer before the group counts as stuck."""
@@ -52,6 +50,8 @@ LOW_ON_MEMORY = "running low on memory"
 """What Ray says of a worker that it killed for want of memory. That the kernel may have done so it says of every worker
 that died, so that alone tells nothing."""
 TAKEN_BACK = "a machine was taken back"
+READY, STOP = "ready", "stop"
+"""Commands to the group itself, beside those of a life: say who you are; end."""
 
 
 class GroupEndedError(RuntimeError):
@@ -125,7 +125,7 @@ class WorkerGroup:
     def stop(self, timeout_s: float = 15.0) -> None:
         """End the group; its hardware is free afterwards."""
         if self.alive:
-            ray.get(self._mailbox.post.remote("stop", None))
+            ray.get(self._mailbox.post.remote(STOP, None))
             self._thread.join(timeout_s)
         ray.kill(self._mailbox)
         self._scratch.cleanup()
@@ -171,74 +171,70 @@ def _why_ended(error: BaseException) -> str:
 
 def group_loop(config: dict[str, Any]) -> None:
     """What every worker of a group runs. The slot, which sends it there, need not import what it needs."""
-    importlib.import_module("trainables.worker").serve(config)
+    importlib.import_module("trainables.serve").serve(config)
 
 
-class Slot(tune.Trainable):
-    """One hardware slot as Tune sees it: `step()` is one epoch of the trial that it was given last."""
+class RayCrew:
+    """The workers of one slot (`trainables.life.Crew`): started by a trial's `begin`, and again after they were lost.
 
-    def setup(self, config: dict[str, Any]) -> None:
-        """Take the first trial; the worker group starts with its first step."""
+    Args:
+        pool: how many workers, and on what.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.name = f"{pool.name}-{os.getpid()}"
         self._group: WorkerGroup | None = None
         self._nodes: set[str] = set()
-        self._take(config)
 
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial in the same place."""
-        self._take(new_config)
-        return True
+    def call(self, command: Command, payload: Any = None) -> dict[int, Any]:
+        """The answers of the workers by rank; those of a group that is stuck after a failure are not all there.
 
-    def step(self) -> dict[str, Any]:
-        """Train one epoch. The result has the metrics, or `failed`, and `done` when the trial has ended."""
-        started = time.monotonic()
+        Raises:
+            CrewLostError: the group is gone.
+        """
         try:
-            result = self._attempt()
-            self._slot_s += time.monotonic() - started
-            self._write_status()
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-            result = _failure(TrialError("disk_full", short_reason(error), traceback.format_exc()))
-        return {**result, "slot_s": self._slot_s, "retries": self._retries}
+            if command != "begin":
+                return self._call(command, payload)
+            self._start()
+            answers = self._call(command, payload)
+            if any(getattr(answer, "left_gb", 0.0) > CLEAN_GB for answer in answers.values()):
+                self.stop()  # the trial before left memory of the GPU allocated, which this one may need
+                self._start()
+                answers = self._call(command, payload)
+            return answers
+        except GroupEndedError as error:
+            lost = self._lost(error)
+            self.stop()
+            raise lost from error
 
-    def cleanup(self) -> None:
-        """End the worker group."""
-        self._drop_group()
+    def stop(self) -> None:
+        """End the workers; their hardware is free afterwards."""
+        if self._group is not None:
+            self._group.stop()
+            self._group = None
 
-    def _take(self, config: dict[str, Any]) -> None:
-        self._order = TrialOrder.model_validate(config["order"])
-        self._record = TrialRecord(Folder(self._order.folder))
-        before = self._record.status()
-        self._started_at = before.started_at or now()
-        self._slot_s = before.slot_s
-        died = before.status == "running" and before.session == self._order.session  # this slot's predecessor
-        self._retries = before.retries + died
-        self._epochs_before = before.epochs
-        self._begun = False
-        self._last: dict[str, Any] = {}
-        self._parameters: int | None = before.parameters
-        self._write_status()
+    def _call(self, command: Command, payload: Any) -> dict[int, Any]:
+        if self._group is None or not self._group.alive:
+            raise GroupEndedError("the worker group ended between two commands")
+        answers = self._group.call(command, payload)
+        if len(answers) < self.pool.workers:
+            self.stop()
+        return answers
 
-    def _attempt(self) -> dict[str, Any]:
-        """One epoch, again from the checkpoint as often as the trial may be retried."""
-        why = "the slot's process died"
-        while self._retries <= self._order.retries:
-            try:
-                return self._epoch()
-            except GroupEndedError as error:
-                why = str(error)
-                self._record.log(f"the workers are gone: {why}")
-                if error.out_of_memory:
-                    failed = TrialError("out_of_memory", f"out of host memory: {why}", traceback.format_exc())
-                    if (answer := self._fail(failed)) is not None:
-                        return answer
-                elif self._machine_lost(error):
-                    self._record.log("a machine was lost or taken back: this does not count as a retry")
-                else:
-                    self._retries += 1
-            self._drop_group()
-        reason = f"worker died {self._retries} times: {why}"
-        return _failure(TrialError("worker_died", reason, ""))
+    def _start(self) -> None:
+        """Have a group that lives."""
+        if self._group is not None and self._group.alive:
+            return
+        self.stop()
+        self._group = WorkerGroup(self.pool, f"slot-{self.pool.name}-{os.getpid()}-{time.monotonic_ns()}")
+        answers = self._group.call(READY, timeout_s=START_TIMEOUT_S)
+        self._nodes = {answer["node"] for answer in answers.values()}
+
+    def _lost(self, error: GroupEndedError) -> CrewLostError:
+        if error.out_of_memory:
+            return CrewLostError(str(error), "out_of_memory")
+        return CrewLostError(str(error), "machine_lost" if self._machine_lost(error) else "died")
 
     def _machine_lost(self, error: GroupEndedError) -> bool:
         """Whether a node that the workers ran on is gone. Ray may know that a while later than the loss of a worker."""
@@ -253,105 +249,30 @@ class Slot(tune.Trainable):
                 return False
             time.sleep(0.5)
 
-    def _epoch(self) -> dict[str, Any]:
-        """One epoch, or the last one again of a trial that was resumed; begins the trial if need be."""
-        while True:
-            answer = self._begin() if not self._begun else self._ask("epoch", None)
-            if isinstance(answer, TrialError):
-                if (failed := self._fail(answer)) is not None:
-                    return failed
-            elif answer:
-                return self._result(answer)
 
-    def _begin(self) -> dict[str, Any] | TrialError:
-        """Begin the trial; the last row of its history, which is empty for a new trial."""
-        self._group_or_start()
-        begun = self._ask("begin", self._order)
-        if isinstance(begun, TrialError):
-            return begun
-        if begun["left_gb"] > CLEAN_GB:
-            raise GroupEndedError(f"the trial before left {begun['left_gb']:.2f} GB allocated on the GPU")
-        self._begun = True
-        self._parameters = begun["parameters"]
-        history = begun["history"]
-        self._record.log(f"begins after epoch {history[-1]['epoch']}" if history else "begins")
-        # What was decided after the last epoch is decided again: whoever was to decide may have died before.
-        return history[-1] if history else {}
+class Slot(tune.Trainable):
+    """One hardware slot as Tune sees it: `step()` is one epoch of the trial that it was given last."""
 
-    def _result(self, row: dict[str, Any]) -> dict[str, Any]:
-        self._last = row
-        done = row["epoch"] >= self._order.info.config["epochs"]
-        shown = ", ".join(f"{name} {row[name]:.4f}" for name in ("train_loss", "val_loss", "val_dice", "val_iou"))
-        self._record.log(f"epoch {row['epoch']}: {shown}, {row['train_s']:.1f} s")
-        for wanted, kind in ((self._order.keep_weights, "keep"), (self._order.measure_test, "test")):
-            if done and wanted and isinstance(error := self._ask(kind, None), TrialError):
-                return _failure(error)
-        return {**row, "parameters": self._parameters, "done": done}
+    def setup(self, config: dict[str, Any]) -> None:
+        """Take the first trial; the worker group starts with its first step."""
+        self._crew = RayCrew(TrialOrder.model_validate(config["order"]).pool)
+        self.reset_config(config)
 
-    def _fail(self, error: TrialError) -> dict[str, Any] | None:
-        """The failure as a result, or None if the trial can be begun again with its batch in smaller parts."""
-        if error.kind == "disk_full":
-            return _failure(error)
-        self._record.log(f"{error.kind}: {error.reason}\n{error.traceback}")
-        config = self._order.info.config
-        parts = 2 * config["accumulation"]
-        if error.kind != "out_of_memory" or not self._order.accumulate_on_oom or config["batch_size"] % parts:
-            return _failure(error)
-        info = self._order.info.model_copy(update={"config": {**config, "accumulation": parts}})
-        self._order = self._order.model_copy(update={"info": info})
-        self._record.write_info(info)
-        self._record.log(f"goes on with each batch in {parts} parts")
-        self._begun = False
-        return None
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take the next trial in the same place."""
+        self._life = Life(TrialOrder.model_validate(new_config["order"]), self._crew)
+        return True
 
-    def _ask(self, kind: str, payload: Any) -> Any:
-        """Rank 0's answer, or the first error of any rank; a group that is stuck is replaced.
+    def step(self) -> dict[str, Any]:
+        """Train one epoch. The result has the `Report`, and `done` when the trial has ended."""
+        report = self._life.epoch()
+        return {"report": report, "done": report.done}  # an object, for Tune flattens a dict inside a result
 
-        Raises:
-            GroupEndedError: the group is gone.
-        """
-        if self._group is None or not self._group.alive:
-            raise GroupEndedError("the worker group ended between two commands")
-        answers = self._group.call(kind, payload)
-        errors = [a for _, a in sorted(answers.items()) if isinstance(a, TrialError)]
-        if len(answers) < self._order.pool.workers:
-            self._drop_group()
-        return errors[0] if errors else answers[0]
-
-    def _group_or_start(self) -> None:
-        if self._group is not None and self._group.alive:
-            return
-        self._drop_group()
-        name = f"slot-{self._order.pool.name}-{os.getpid()}-{time.monotonic_ns()}"
-        self._group = WorkerGroup(self._order.pool, name)
-        answers = self._group.call("ready", timeout_s=START_TIMEOUT_S)
-        self._nodes = {answer["node"] for answer in answers.values()}
-
-    def _drop_group(self) -> None:
-        self._begun = False
-        if self._group is not None:
-            self._group.stop()
-            self._group = None
-
-    def _write_status(self) -> None:
-        self._record.write_status(
-            TrialStatus(
-                status="running",
-                epochs=int(self._last.get("epoch", self._epochs_before)),
-                parameters=self._parameters,
-                slot_s=round(self._slot_s, 3),
-                usd=round(self._slot_s / 3600 * self._order.pool.price, 6),
-                retries=self._retries,
-                session=self._order.session,
-                started_at=self._started_at,
-            )
-        )
+    def cleanup(self) -> None:
+        """End the worker group."""
+        self._crew.stop()
 
 
 def slot_request(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial: one slot of its pool. The workers' hardware is asked for by Train."""
     return tune.PlacementGroupFactory([{slot_resource(config["order"]["pool"]["name"]): 1.0}])
-
-
-def _failure(error: TrialError) -> dict[str, Any]:
-    return {"done": True, "failed": error.kind, "reason": error.reason, "traceback": error.traceback}

@@ -1,8 +1,9 @@
 """The trial folder: what is written of a trial while it runs, and how it is read back. Knows no torch.
 
 <folder>/trial.json       what was to be trained: id, role, configuration, pool
-         metrics.jsonl    one line per finished epoch
+         metrics.jsonl    one `EpochRow` per finished epoch
          status.json      how it stands or how it ended, with the traceback of a failure
+         weights.safetensors   of the best epoch, where a trial's weights are kept
          test.json        measures on the test split (finals only)
          examples.npz     a few test samples with what the model predicts for them (finals only)
          log.txt          what happened to it, with the time
@@ -13,18 +14,73 @@ from __future__ import annotations
 
 import io
 import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.storage import Folder
+from trainables.config import TrialConfig
 
 Status = Literal["pending", "running", "complete", "pruned", "failed"]
+ENDED: tuple[Status, ...] = ("complete", "pruned", "failed")
 Role = Literal["baseline", "search", "final"]
+ErrorKind = Literal["exception", "not_finite", "out_of_memory", "worker_died", "disk_full"]
+WEIGHTS = "weights.safetensors"
+CHECKPOINTS = "checkpoint"
+BEST_BY = "val_dice"
+"""The measure whose highest value makes the best epoch, and the best trial."""
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class EpochRow(BaseModel):
+    """One finished epoch: a line of `metrics.jsonl`. Losses, Dice and IoU are means over images."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    epoch: int
+    """From 1."""
+    learning_rate: float
+    """Of the epoch's last step."""
+    train_loss: float
+    """With augmentation and dropout."""
+    val_loss: float
+    val_dice: float
+    """Hard, at the configuration's threshold, per image, then averaged; `val_iou` alike."""
+    val_iou: float
+    val_dice_soft: float
+    """Of the probabilities, as in the paper's equation 2; `val_iou_soft` by equation 3."""
+    val_iou_soft: float
+    train_s: float
+    """Seconds of the slowest worker; `val_s` alike."""
+    val_s: float
+    images_per_s: float
+    """Of training."""
+    peak_memory_gb: float
+    """Of the largest worker, in GB (1e9 bytes)."""
+
+
+TIMES = ("train_s", "val_s", "images_per_s", "peak_memory_gb")
+"""What may differ between two trainings of one configuration."""
+MEASURES = tuple(name for name in EpochRow.model_fields if name not in ("epoch", "learning_rate", *TIMES))
+"""What an epoch measures, by the names in its row."""
+VAL_MEASURES = tuple(name for name in MEASURES if name.startswith("val_"))
+"""Those of the validation split."""
+
+
+def best_epoch(rows: Iterable[EpochRow]) -> EpochRow | None:
+    """The row with the highest finite `BEST_BY`, the first of equals; None if there is none."""
+    scored = [row for row in rows if math.isfinite(getattr(row, BEST_BY))]
+    return max(scored, key=lambda row: (getattr(row, BEST_BY), -row.epoch), default=None)
+
+
+class BrokenRecordError(ValueError):
+    """A file of a trial folder that does not hold what it should; the message names file, line and fault."""
 
 
 class TrialInfo(BaseModel):
@@ -34,13 +90,20 @@ class TrialInfo(BaseModel):
 
     trial_id: str
     role: Role
-    config: dict[str, Any]
-    """`TrialConfig.model_dump()`."""
+    config: TrialConfig
     params: dict[str, Any] = {}
     """The values that were searched, by their names in the space."""
     pool: str = ""
     workers: int = 1
     usd_per_hour: float = 0.0
+    shards: str = ""
+    """Path or URI of the shard folder."""
+    fingerprint: str = ""
+    """Of the samples."""
+
+    def usd(self, slot_s: float) -> float:
+        """Dollars of a slot that was held so long."""
+        return slot_s / 3600 * self.usd_per_hour
 
 
 class TrialStatus(BaseModel):
@@ -52,10 +115,16 @@ class TrialStatus(BaseModel):
     reason: str = ""
     """One line: why it was pruned or failed."""
     traceback: str = ""
+    failure: ErrorKind | None = None
+    """What kind of failure it was."""
     epochs: int = 0
     """Epochs finished."""
     parameters: int | None = None
     """Trainable parameters of the model."""
+    precision: str = ""
+    """The number format it trains in."""
+    slot: str = ""
+    """Which slot had it last."""
     slot_s: float = 0.0
     """Seconds a slot was held, retries included."""
     usd: float = 0.0
@@ -64,6 +133,7 @@ class TrialStatus(BaseModel):
     session: str = ""
     """The run of the driver that it was last trained in."""
     started_at: str = ""
+    """When a worker first began it."""
     ended_at: str = ""
 
 
@@ -90,28 +160,33 @@ class TrialRecord:
         self.folder.write_json("trial.json", info.model_dump(mode="json"))
 
     def info(self) -> TrialInfo:
-        """Read `trial.json`. Raises FileNotFoundError."""
-        return TrialInfo.model_validate(self.folder.read_json("trial.json"))
+        """Read `trial.json`. Raises FileNotFoundError or BrokenRecordError."""
+        return self._read("trial.json", TrialInfo)
 
     def write_status(self, status: TrialStatus) -> None:
         """Write `status.json`."""
         self.folder.write_json("status.json", status.model_dump(mode="json"))
 
     def status(self) -> TrialStatus:
-        """Read `status.json`; a trial that has none is pending."""
+        """Read `status.json`; a trial that has none is pending. Raises BrokenRecordError."""
         if not self.folder.exists("status.json"):
             return TrialStatus()
-        return TrialStatus.model_validate(self.folder.read_json("status.json"))
+        return self._read("status.json", TrialStatus)
 
-    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+    def write_metrics(self, rows: Sequence[EpochRow]) -> None:
         """Write all epochs so far: the file as a whole, so that a replayed epoch never stands twice."""
-        self.folder.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self.folder.write_text("metrics.jsonl", "".join(json.dumps(row.model_dump()) + "\n" for row in rows))
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """One dict per finished epoch, in order; empty if none."""
+    def metrics(self) -> list[EpochRow]:
+        """One row per finished epoch, in order; empty if none. Raises BrokenRecordError."""
         if not self.folder.exists("metrics.jsonl"):
             return []
-        return [json.loads(line) for line in self.folder.read_text("metrics.jsonl").splitlines()]
+        lines = self._text("metrics.jsonl").splitlines()
+        rows = [self._parsed(line, EpochRow, f"metrics.jsonl, line {n}") for n, line in enumerate(lines, start=1)]
+        for number, row in enumerate(rows, start=1):
+            if row.epoch != number:
+                raise BrokenRecordError(f"{self.folder}/metrics.jsonl, line {number}: epoch is {row.epoch}")
+        return rows
 
     def write_test(self, measures: dict[str, Any]) -> None:
         """Write `test.json`."""
@@ -138,6 +213,25 @@ class TrialRecord:
         )
         self.folder.write_bytes("examples.npz", buffer.getvalue())
 
+    def _read(self, name: str, model: type[Model]) -> Model:
+        return self._parsed(self._text(name), model, name)
+
+    def _text(self, name: str) -> str:
+        try:
+            return self.folder.read_text(name)
+        except UnicodeDecodeError as error:
+            raise BrokenRecordError(f"{self.folder}/{name}: {error}") from error
+
+    def _parsed(self, text: str, model: type[Model], where: str) -> Model:
+        try:
+            return model.model_validate(json.loads(text))  # Python's JSON knows NaN, as it is written
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"])) or "its value"
+            raise BrokenRecordError(f"{self.folder}/{where}: {key}: {first['msg']}") from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BrokenRecordError(f"{self.folder}/{where}: not JSON: {error}") from error
+
     def examples(self) -> Examples | None:
         """Read `examples.npz`, or None if none were kept."""
         if not self.folder.exists("examples.npz"):
@@ -151,6 +245,11 @@ class TrialRecord:
             )
 
 
+def checkpoint_name(epoch: int) -> str:
+    """The name of the checkpoint after `epoch` finished epochs."""
+    return f"epoch_{epoch:04d}"
+
+
 def now() -> str:
-    """The time in ISO 8601, UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    """The time in ISO 8601, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,4 +1,4 @@
-"""run_trial(config, data, report): one configuration, trained. The file to read first.
+"""One configuration under way, in plain PyTorch: what a worker does for a life (trainables/life.py).
 
     session = TrialSession(config, data)      model, optimiser and random states, from the seed
     session.restore(checkpoints)              goes on from the newest checkpoint, if there is one
@@ -7,8 +7,8 @@
     session.restore_best()                    the weights of the best epoch
     session.evaluate("test")                  measures of a split
 
-It is plain PyTorch and knows no Ray. With torch.distributed initialised and a `Place` of several workers the same
-calls, made by every worker, train one model together; the batch of the configuration is global.
+With torch.distributed initialised and a `Worker` of several the same calls, made by every one of them, train one model
+together; the batch of the configuration is global.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import gc
 import inspect
 import time
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
@@ -30,19 +29,16 @@ from trainables.config import TrialConfig
 from trainables.data import Samples, Split, TrialData
 from trainables.net.architecture import Architecture
 from trainables.net.models import build_model, parameter_count, unused_parameters
+from trainables.record import VAL_MEASURES, EpochRow, best_epoch, checkpoint_name
 from trainables.step import checkpoint, loop
 from trainables.step.checkpoint import Checkpoint
 from trainables.step.loop import Batches, NonFiniteLoss
 from trainables.step.optimisers import build_optimiser
-from trainables.step.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
-from trainables.step.precision import best_precision, check_precision
+from trainables.step.precision import Precision, best_precision, check_precision
+from trainables.step.worker import Worker, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
 
-__all__ = ["NonFiniteLoss", "Place", "Samples", "TrialData", "TrialSession", "run_trial", "untrained_measures"]
+__all__ = ["NonFiniteLoss", "Samples", "TrialData", "TrialSession", "Worker", "untrained_measures"]
 
-Row = dict[str, Any]
-
-BEST_BY = "val_dice"
-"""The measure whose highest value makes the best epoch; the first of equals."""
 MAY_DIFFER = ("accumulation",)
 """Settings that may change between a checkpoint and the trial that goes on from it."""
 _BUFFERS_OPTION = next(
@@ -52,7 +48,7 @@ _BUFFERS_OPTION = next(
     if name in inspect.signature(DistributedDataParallel.__init__).parameters
 )
 INIT_STREAM = 2**31
-"""Stands in the place of the epoch for the random states that a model is initialised with."""
+"""Stands for the epoch for the random states that a model is initialised with."""
 
 
 class TrialSession:
@@ -61,27 +57,27 @@ class TrialSession:
     Args:
         config: the trial's.
         data: square images whose side is a multiple of 32.
-        place: this worker's place; with several workers every method is called by all of them.
+        worker: which one this is; with several, every method is called by all of them.
 
     Raises:
-        ValueError: the model cannot be built, or configuration, data and place do not go together.
+        ValueError: the model cannot be built, or configuration, data and workers do not go together.
         torch.OutOfMemoryError, MemoryError: from any method, for want of GPU or host memory.
     """
 
-    def __init__(self, config: TrialConfig, data: TrialData, *, place: Place | None = None) -> None:
-        place = place or Place()
+    def __init__(self, config: TrialConfig, data: TrialData, *, worker: Worker | None = None) -> None:
+        worker = worker or Worker()
         self.config = config
         self.epoch = 0
         """Finished epochs."""
-        self.history: list[Row] = []
+        self.history: list[EpochRow] = []
         """One row per finished epoch, as `train_epoch` gave them."""
-        self._data, self._place = data, place
-        _check(config, data, place)
-        self._device = prepare_process(place)
+        self._data, self._me = data, worker
+        check_fits(config, data, worker)
+        self._device = prepare_process(worker)
         self._best: tuple[int, dict[str, Tensor]] | None = None
         self._batches: dict[Split, Batches] = {}
         with host_memory_errors():
-            self._worker = self._begin()
+            self._learner = self._begin()
 
     @property
     def parameters(self) -> int:
@@ -89,25 +85,29 @@ class TrialSession:
         return self._parameters
 
     @property
+    def precision(self) -> Precision:
+        """The number format of the forward pass; of `auto`, what was chosen."""
+        return self._learner.precision
+
+    @property
     def best_epoch(self) -> int | None:
         """The epoch, from 1, with the highest hard validation Dice so far; None before the first."""
-        return best_epoch(self.history)
+        best = best_epoch(self.history)
+        return best.epoch if best else None
 
-    def train_epoch(self) -> Row:
+    def train_epoch(self) -> EpochRow:
         """Train one epoch on `train` and measure on `val`.
 
         Returns:
-            The epoch's row, the same on every worker: `epoch` (from 1), `learning_rate`, `train_loss`, `val_loss`,
-            `val_dice` and `val_iou` (hard, per image, averaged), `val_dice_soft`, `val_iou_soft`, `train_s`,
-            `val_s` (of the slowest worker), `images_per_s` (training), `peak_memory_gb` (of the largest worker).
+            The epoch's row, the same on every worker.
 
         Raises:
             NonFiniteLoss: the loss became NaN or infinite; on every worker at once.
         """
-        seed_everything(self.config.seed, self.epoch, self._place.rank)
+        seed_everything(self.config.seed, self.epoch, self._me.rank)
         started = time.perf_counter()
         with host_memory_errors():
-            trained = loop.train_epoch(self._worker, self._of("train"), self.config, self.epoch)
+            trained = loop.train_epoch(self._learner, self._of("train"), self.config, self.epoch)
         trained_at = time.perf_counter()
         measures = self.evaluate("val")
         if not all(map(_finite, measures.values())):
@@ -115,20 +115,20 @@ class TrialSession:
         train_s, val_s, memory_gb = self._largest(
             trained_at - started, time.perf_counter() - trained_at, peak_memory_gb(self._device)
         )
-        row = {
-            "epoch": self.epoch + 1,
-            "learning_rate": trained["learning_rate"],
-            "train_loss": trained["train_loss"],
-            **{f"val_{name}": measures[name] for name in ("loss", "dice", "iou", "dice_soft", "iou_soft")},
-            "train_s": train_s,
-            "val_s": val_s,
-            "images_per_s": trained["images"] / train_s,
-            "peak_memory_gb": memory_gb,
-        }
+        row = EpochRow(
+            epoch=self.epoch + 1,
+            learning_rate=trained["learning_rate"],
+            train_loss=trained["train_loss"],
+            **{name: measures[name.removeprefix("val_")] for name in VAL_MEASURES},
+            train_s=train_s,
+            val_s=val_s,
+            images_per_s=trained["images"] / train_s,
+            peak_memory_gb=memory_gb,
+        )
         self.epoch += 1
         self.history.append(row)
         if self.best_epoch == self.epoch:
-            self._best = (self.epoch, _copy_to_cpu(self._worker.model))
+            self._best = (self.epoch, _copy_to_cpu(self._learner.model))
         return row
 
     def evaluate(self, split: Split) -> dict[str, float]:
@@ -143,7 +143,7 @@ class TrialSession:
         """
         batches = self._of(split)
         with host_memory_errors():
-            return {**loop.evaluate(self._worker, batches, self.config), "images": len(batches)}
+            return {**loop.evaluate(self._learner, batches, self.config), "images": len(batches)}
 
     @torch.no_grad()
     def predict(self, images_NHW: np.ndarray) -> np.ndarray:
@@ -155,23 +155,23 @@ class TrialSession:
         Returns:
             float32 in [0, 1], (N, H, W).
         """
-        self._worker.model.eval()
+        self._learner.model.eval()
         image_N1HW = torch.from_numpy(np.ascontiguousarray(images_NHW)).unsqueeze(1).to(self._device).float() / 255
-        with self._worker.autocast():
-            logits_N1HW = self._worker.model(image_N1HW)
+        with self._learner.autocast():
+            logits_N1HW = self._learner.model(image_N1HW)
         return logits_N1HW.float().sigmoid().squeeze(1).cpu().numpy()
 
     def save(self, folder: Folder) -> None:
         """Write the state after the last epoch, so that `restore` goes on as if nothing had happened. Rank 0 writes."""
-        if self._place.rank == 0:
+        if self._me.rank == 0:
             state = Checkpoint(
                 epoch=self.epoch,
-                weights=self._worker.model.state_dict(),
+                weights=self._learner.model.state_dict(),
                 config=self.config.model_dump(mode="json"),
-                history=self.history,
+                history=[row.model_dump() for row in self.history],
                 optimiser={
-                    "optimiser": self._worker.optimiser.state_dict(),
-                    "scaler": self._worker.scaler.state_dict(),
+                    "optimiser": self._learner.optimiser.state_dict(),
+                    "scaler": self._learner.scaler.state_dict(),
                 },
             )
             checkpoint.save(folder, state, best_epoch=self.best_epoch)
@@ -182,19 +182,19 @@ class TrialSession:
         Raises:
             ValueError: the checkpoint is of another configuration.
         """
-        name = self._agree(checkpoint.newest(folder) if self._place.rank == 0 else None)
+        name = self._agree(checkpoint.newest(folder) if self._me.rank == 0 else None)
         if name is None:
             return False
         state = checkpoint.load(folder, name)
         self._check_same(state.config, f"{folder}/{name}")
-        self._worker.model.load_state_dict(state.weights)
-        self._worker.optimiser.load_state_dict(state.optimiser["optimiser"])
-        self._worker.scaler.load_state_dict(state.optimiser["scaler"])
-        self.epoch, self.history = state.epoch, state.history
+        self._learner.model.load_state_dict(state.weights)
+        self._learner.optimiser.load_state_dict(state.optimiser["optimiser"])
+        self._learner.scaler.load_state_dict(state.optimiser["scaler"])
+        self.epoch, self.history = state.epoch, [EpochRow.model_validate(row) for row in state.history]
         best = self.best_epoch or self.epoch
         self._best = (best, state.weights)
         if best != self.epoch:
-            self._best = (best, checkpoint.load(folder, checkpoint.epoch_name(best)).weights)
+            self._best = (best, checkpoint.load(folder, checkpoint_name(best)).weights)
         return True
 
     def restore_best(self) -> int:
@@ -206,32 +206,21 @@ class TrialSession:
         if self._best is None:
             raise ValueError("no epoch has been trained, so there are no best weights")
         epoch, weights = self._best
-        self._worker.model.load_state_dict(weights)
+        self._learner.model.load_state_dict(weights)
         return epoch
-
-    def save_weights(self, folder: Folder) -> None:
-        """Write the best epoch's weights as `weights.safetensors`. Rank 0 writes.
-
-        Raises:
-            ValueError: no epoch has been trained.
-        """
-        if self._best is None:
-            raise ValueError("no epoch has been trained, so there are no best weights")
-        if self._place.rank == 0:
-            folder.write_bytes(checkpoint.WEIGHTS, checkpoint.weights_bytes(self._best[1]))
 
     def close(self) -> None:
         """Free everything, GPU memory too. The session cannot be used afterwards."""
-        self.__dict__.pop("_worker", None)
+        self.__dict__.pop("_learner", None)
         self._batches, self._best = {}, None
-        if self._place.world_size > 1:
+        if self._me.world_size > 1:
             gc.collect()  # DDP's hooks and its model hold each other; a plain model is freed without a search.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _begin(self) -> loop.Worker:
+    def _begin(self) -> loop.Learner:
         """Model and optimiser from the seed, the same on every worker."""
-        config, place = self.config, self._place
+        config, worker = self.config, self._me
         size_px = self._data.train.images_NHW.shape[1]
         seed_everything(config.seed, INIT_STREAM)
         architecture = Architecture.of(config, size_px)
@@ -241,25 +230,25 @@ class TrialSession:
         # torch's annotations do not know that `to` takes a memory format.
         model = cast(nn.Module, cast(Any, model).to(self._device, memory_format=layout))
         wrapped = model
-        if place.world_size > 1:
+        if worker.world_size > 1:
             # DDP would wait for the gradients of parameters that nothing depends on.
             unused = set(unused_parameters(architecture))
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(name not in unused)
             options: dict[str, Any] = {"gradient_as_bucket_view": True, _BUFFERS_OPTION: False}
             wrapped = DistributedDataParallel(model, **options)
-        auto = place.precision or best_precision(self._device)
+        auto = worker.precision or best_precision(self._device)
         precision = auto if config.precision == "auto" else config.precision
         check_precision(precision, self._device)
-        return loop.Worker(
+        return loop.Learner(
             model=model,
             wrapped=wrapped,
             optimiser=build_optimiser(config, model.parameters(), self._device),
             scaler=torch.amp.GradScaler(self._device.type, enabled=precision == "fp16"),
             device=self._device,
             precision=precision,
-            rank=place.rank,
-            world_size=place.world_size,
+            rank=worker.rank,
+            world_size=worker.world_size,
         )
 
     def _of(self, split: Split) -> Batches:
@@ -269,7 +258,7 @@ class TrialSession:
 
     def _largest(self, *values: float) -> list[float]:
         """The largest of each value over the workers."""
-        if self._place.world_size == 1:
+        if self._me.world_size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
@@ -277,7 +266,7 @@ class TrialSession:
 
     def _agree(self, value: str | None) -> str | None:
         """Rank 0's value, on every worker."""
-        if self._place.world_size == 1:
+        if self._me.world_size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self._device)
@@ -293,76 +282,28 @@ class TrialSession:
             raise ValueError(f"{where} is of another configuration ({differences}); use another folder for this one")
 
 
-def run_trial(
-    config: TrialConfig,
-    data: TrialData,
-    report: Callable[[Row], bool | None],
-    *,
-    place: Place | None = None,
-    checkpoints: Folder | None = None,
-    resume: bool = True,
-) -> list[Row]:
-    """Train one configuration to its budget, or until `report` says stop.
-
-    Args:
-        config: the trial's.
-        data: what it trains and is measured on.
-        report: given each epoch's row, after its checkpoint is written; True ends the trial. With several workers
-            all must answer alike.
-        place: this worker's place.
-        checkpoints: where the state is written after each epoch; None writes none.
-        resume: whether to go on from a checkpoint that is there.
-
-    Returns:
-        One row per epoch (see `TrialSession.train_epoch`), those from before a resume included.
-
-    Raises:
-        NonFiniteLoss, ValueError, torch.OutOfMemoryError, MemoryError: as `TrialSession` does.
-    """
-    session = TrialSession(config, data, place=place)
-    try:
-        if checkpoints is not None and resume:
-            session.restore(checkpoints)
-        while session.epoch < config.epochs:
-            row = session.train_epoch()
-            if checkpoints is not None:
-                session.save(checkpoints)
-            if report(row):
-                break
-        return session.history
-    finally:
-        session.close()
-
-
 def untrained_measures(
-    config: TrialConfig, data: TrialData, split: Split = "val", *, place: Place | None = None
+    config: TrialConfig, data: TrialData, split: Split = "val", *, worker: Worker | None = None
 ) -> dict[str, float]:
     """What a configuration's network scores on a split before any training, as `TrialSession.evaluate` gives it."""
-    session = TrialSession(config, data, place=place)
+    session = TrialSession(config, data, worker=worker)
     try:
         return session.evaluate(split)
     finally:
         session.close()
 
 
-def best_epoch(history: list[Row]) -> int | None:
-    """The epoch, from 1, with the highest hard validation Dice; the first of equals; None of an empty history."""
-    if not history:
-        return None
-    return int(max(history, key=lambda row: (row[BEST_BY], -row["epoch"]))["epoch"])
-
-
-def _check(config: TrialConfig, data: TrialData, place: Place) -> None:
+def check_fits(config: TrialConfig, data: TrialData, worker: Worker) -> None:
     """Refuse what cannot train, all mistakes at once. Raises ValueError."""
     mistakes = []
     train, val = data.split("train"), data.split("val")
     if train.images_NHW.shape[1:] != val.images_NHW.shape[1:] or train.images_NHW.shape[1] != train.images_NHW.shape[2]:
         mistakes.append(f"images must be square and of one size: {train.images_NHW.shape}, {val.images_NHW.shape}")
-    smallest = min(config.batch_size, len(train.images_NHW)) // place.world_size
+    smallest = min(config.batch_size, len(train.images_NHW)) // worker.world_size
     if smallest == 0:
         mistakes.append(
             f"batch_size {config.batch_size} with {len(train.images_NHW)} training images leaves nothing for some of "
-            f"{place.world_size} workers"
+            f"{worker.world_size} workers"
         )
     if mistakes:
         raise ValueError("; ".join(mistakes))

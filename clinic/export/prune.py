@@ -21,7 +21,7 @@ from trainables.data import TrialData
 from trainables.step import loop
 from trainables.step.loop import Batches
 from trainables.step.optimisers import build_optimiser
-from trainables.step.place import seed_everything
+from trainables.step.worker import seed_everything
 
 SPARED_BLOCKS = 2
 """Decoder blocks at the end that are not cut: they have 16 to 32 channels."""
@@ -114,7 +114,7 @@ def fine_tune(
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device)
-    worker = loop.Worker(
+    learner = loop.Learner(
         model=network,
         wrapped=network,
         optimiser=build_optimiser(short, network.parameters(), device),
@@ -128,7 +128,7 @@ def fine_tune(
     best, best_dice = copy.deepcopy(network).cpu().eval(), 0.0
     for epoch in range(epochs):
         seed_everything(short.seed, epoch, 0)
-        loop.train_epoch(worker, train, short, epoch)
+        loop.train_epoch(learner, train, short, epoch)
         judged = recalibrate(copy.deepcopy(network).cpu(), data.split("train").images_NHW)
         dice = val_dice(judged)
         tell(f"fine-tuning, epoch {epoch + 1} of {epochs}: val Dice {dice:.4f}")

@@ -9,7 +9,7 @@ from clinic.runtime.variants import Variant, read_checked
 from cluster.storage import Folder
 from trainables.model.folder import load_network
 from trainables.model.info import ModelInfo
-from trainables.step.place import default_device
+from trainables.step.worker import default_device
 
 
 def load(folder: Folder, info: ModelInfo, variant: Variant, threads: int | None) -> TorchRuntime:

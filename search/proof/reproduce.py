@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from cluster.pools import Pool
 from cluster.storage import Folder
 from data_prep.shards import open_shards
 from search.proof.provenance import StudyInfo, commit, read_info, versions
-from trainables.config import TrialConfig
-from trainables.record import TrialRecord
-from trainables.trial import Place, TrialData, run_trial
+from trainables.crew import LocalCrew
+from trainables.life import conclude, run_trial
+from trainables.order import Report, TrialOrder
+from trainables.record import BEST_BY, MEASURES, EpochRow, TrialInfo, TrialRecord, TrialStatus
+from trainables.step.worker import Worker
 
-MEASURES = ("train_loss", "val_loss", "val_dice", "val_iou", "val_dice_soft", "val_iou_soft")
 GPU_TOLERANCE = 0.02
 """By how much a measure may differ on a GPU, where the order of additions is not fixed. On a CPU it may not."""
 
@@ -41,6 +44,7 @@ def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdi
         tell: is given a line an epoch.
 
     Raises:
+        RuntimeError: it failed this time.
         ValueError: there is no such trial, it has no finished epoch, or the data are not those it was trained on; then
             the changed files are named.
     """
@@ -55,19 +59,11 @@ def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdi
         now_is, was = shards.card.fingerprint[:12], info.dataset_fingerprint[:12]
         raise ValueError(f"{info.dataset} was built anew since: its fingerprint is {now_is}, in the study {was}")
     trial = record.info()
-    config = TrialConfig.model_validate(trial.config)
     pool: dict[str, Any] = next((p for p in info.config["pools"] if p["name"] == trial.pool), {})
     was_on_gpu = bool(pool.get("gpus_per_worker"))
     on_gpu = was_on_gpu and torch.cuda.is_available()
-    place = Place(device=torch.device("cuda" if on_gpu else "cpu"), threads=pool.get("cpus_per_worker", 1))
-    again: list[dict[str, Any]] = []
-
-    def report(row: dict[str, Any]) -> bool:
-        again.append(row)
-        tell(f"epoch {row['epoch']}/{len(then)}  val_dice {row['val_dice']:.4f}, was {_was(then, row):.4f}")
-        return len(again) >= len(then)
-
-    run_trial(config, TrialData.open(info.dataset, config.normalisation), report, place=place)
+    worker = Worker(device="cuda" if on_gpu else "cpu", threads=pool.get("cpus_per_worker", 1))
+    again = _train_again(trial.model_copy(update={"shards": info.dataset}), then, worker, tell)
     differences = list(_differences(then, again, tolerance=GPU_TOLERANCE if on_gpu else 0.0))
     return Verdict(
         agrees=not differences,
@@ -75,6 +71,25 @@ def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdi
         warnings=list(_warnings(info, workers=trial.workers, was_on_gpu=was_on_gpu, on_gpu=on_gpu)),
         epochs=len(then),
     )
+
+
+def _train_again(trial: TrialInfo, then: list[EpochRow], worker: Worker, tell: Callable[[str], None]) -> list[EpochRow]:
+    """The rows of a trial that is trained again, as many as it had then."""
+    again: list[EpochRow] = []
+    with tempfile.TemporaryDirectory(prefix="mammosearch-reproduce-") as folder:
+        order = TrialOrder(info=trial, folder=folder, pool=Pool(name="here"), retries=0, accumulate_on_oom=False)
+
+        def judge(report: Report) -> TrialStatus | None:
+            if (row := report.row) is not None:
+                again.append(row)
+                was, found = (getattr(one, BEST_BY) for one in (then[row.epoch - 1], row))
+                tell(f"epoch {row.epoch}/{len(then)}  {BEST_BY} {found:.4f}, was {was:.4f}")
+            return conclude(order, report, stop="it had no more epochs" if len(again) == len(then) else None)
+
+        status = run_trial(order, LocalCrew(worker), judge)
+    if status.status == "failed":
+        raise RuntimeError(f"trial {trial.trial_id} failed when it was trained again: {status.reason}")
+    return again
 
 
 def _record(study: Folder, name: str) -> TrialRecord:
@@ -85,16 +100,12 @@ def _record(study: Folder, name: str) -> TrialRecord:
     return TrialRecord(study / where)
 
 
-def _was(then: list[dict[str, Any]], row: dict[str, Any]) -> float:
-    return float(then[row["epoch"] - 1]["val_dice"])
-
-
-def _differences(then: list[dict[str, Any]], again: list[dict[str, Any]], *, tolerance: float) -> list[str]:
+def _differences(then: list[EpochRow], again: list[EpochRow], *, tolerance: float) -> list[str]:
     return [
-        f"epoch {row['epoch']}: {name} was {row[name]!r}, is {new[name]!r}"
+        f"epoch {row.epoch}: {name} was {getattr(row, name)!r}, is {getattr(new, name)!r}"
         for row, new in zip(then, again, strict=True)
         for name in MEASURES
-        if abs(row[name] - new[name]) > tolerance
+        if abs(getattr(row, name) - getattr(new, name)) > tolerance
     ]
 
 

@@ -29,15 +29,12 @@ import psutil
 from cluster.storage import Folder
 from search.ledger import JOURNAL, open_journal
 from trainables.order import SESSION
-from trainables.record import TrialRecord
+from trainables.record import ENDED, TIMES, TrialRecord
 
-TIMES = ("train_s", "val_s", "images_per_s", "peak_memory_gb")
-"""What may differ between two runs of the same trial."""
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = "RayTrainWorker"
 MOMENT_S = 4.0
 """How long after an event a kill comes at the latest."""
-ENDED = ("complete", "pruned", "failed")
 
 
 @dataclass
@@ -221,14 +218,14 @@ def _trials(folder: Path) -> dict[str, dict[str, Any]]:
     for kind in ("trials", "final"):
         for path in sorted((folder / kind).glob("*")):
             record = TrialRecord(Folder(path))
-            rows = [{k: v for k, v in row.items() if k not in TIMES} for row in record.metrics()]
+            rows = [row.model_dump(exclude=set(TIMES)) for row in record.metrics()]
             status = record.status()
             trials[f"{kind}/{path.name}"] = {
                 "status": status.status,
                 "reason": status.reason,
                 "rows": rows,
                 "test": record.test(),
-                "config": record.info().config,
+                "config": record.info().config.model_dump(),
             }
     return trials
 

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.settings.problems import Problem, raise_problems
 from data_prep.schema import BuildSettings
 from search.pruner import rung_epochs
+from trainables.record import BEST_BY, VAL_MEASURES
 
-METRICS = {
-    "val_dice": "max",
-    "val_iou": "max",
-    "val_dice_soft": "max",
-    "val_iou_soft": "max",
-    "val_loss": "min",
-    "parameters": "min",
-    "epoch_s": "min",
-    "usd": "min",
-}
+LEAST = ("parameters", "epoch_s", "usd")
+"""What a study can optimise beside an epoch's measures: the less the better."""
+METRICS = {name: "min" if name.endswith("loss") else "max" for name in VAL_MEASURES} | dict.fromkeys(LEAST, "min")
 """What a study can optimise, with the direction that is meant when none is given."""
-Metric = Literal["val_dice", "val_iou", "val_dice_soft", "val_iou_soft", "val_loss", "parameters", "epoch_s", "usd"]
+if TYPE_CHECKING:
+    Metric = str
+else:
+    Metric = Literal[tuple(METRICS)]
 
 
 MOST_EPOCHS, MOST_TRIALS = 1_000_000, 1_000_000
@@ -95,7 +92,7 @@ class PrunerConfig(Section):
 class Objective(Section):
     """What is optimised."""
 
-    metric: Metric = "val_dice"
+    metric: Metric = BEST_BY
     """A measure of the validation split, or `parameters`, `epoch_s`, `usd`."""
     direction: Literal["max", "min"] | None = None
     """Default: the sensible one, `max` for Dice and IoU, `min` for the rest."""

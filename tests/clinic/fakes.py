@@ -18,7 +18,7 @@ from trainables.model.folder import write_model
 from trainables.model.info import ModelInfo, Network, Preprocessing, TrainedOn
 from trainables.net.architecture import Architecture
 from trainables.net.models import build_model
-from trainables.record import TrialInfo, TrialRecord
+from trainables.record import EpochRow, TrialInfo, TrialRecord
 from trainables.step.checkpoint import weights_bytes
 
 SMALL = {"encoder": "tu-test_efficientnet", "decoder": "linknet"}
@@ -93,10 +93,10 @@ def write_trial(folder: Path, *, test: bool = True, **config: Any) -> TrialRecor
     """A finished trial of a small network with random weights."""
     settings = TrialConfig(**{**SMALL, "normalisation": "minmax", **config})
     record = TrialRecord(Folder(folder))
-    record.write_info(TrialInfo(trial_id=folder.name, role="final", config=settings.model_dump(mode="json")))
+    record.write_info(TrialInfo(trial_id=folder.name, role="final", config=settings))
     dice = (0.2, 0.6, 0.5)
-    names = ("val_loss", "val_dice", "val_iou", "val_dice_soft", "val_iou_soft", "val_s")
-    record.write_metrics([{"epoch": n, **dict.fromkeys(names, value)} for n, value in enumerate(dice, start=1)])
+    rows = [{**dict.fromkeys(EpochRow.model_fields, value), "epoch": n} for n, value in enumerate(dice, start=1)]
+    record.write_metrics([EpochRow.model_validate(row) for row in rows])
     if test:
         record.write_test({"dice": 0.55, "iou": 0.4, "dice_soft": 0.5, "iou_soft": 0.4, "loss": 0.5, "images": 12})
     model = build_model(Architecture.of(settings, 64))

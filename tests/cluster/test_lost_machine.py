@@ -6,22 +6,23 @@ from cluster.session import slot_resource  # noqa: F401 - sets what Ray reads wh
 
 import pytest
 
+from cluster.pools import Pool
 from trainables import on_ray
-from trainables.on_ray import GroupEndedError, Slot
+from trainables.on_ray import GroupEndedError, RayCrew
 
 UNREACHABLE = GroupEndedError("WorkerGroupError: The actor 209a is unavailable: RpcError: Connection reset by peer")
 DIED = GroupEndedError("WorkerGroupError: The actor died unexpectedly before finishing this task")
 
 
 @pytest.fixture
-def slot(monkeypatch: pytest.MonkeyPatch) -> Slot:
-    """A slot whose workers ran on node `a`; time passes by itself."""
+def crew(monkeypatch: pytest.MonkeyPatch) -> RayCrew:
+    """A crew whose workers ran on node `a`; time passes by itself."""
     clock: Iterator[float] = iter(range(10_000))
     monkeypatch.setattr(on_ray.time, "monotonic", lambda: float(next(clock)))
     monkeypatch.setattr(on_ray.time, "sleep", lambda _: None)
-    slot = Slot.__new__(Slot)
-    slot._nodes = {"a"}
-    return slot
+    crew = RayCrew(Pool(name="cpu"))
+    crew._nodes = {"a"}
+    return crew
 
 
 def known_dead_after(asked: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -36,30 +37,30 @@ def known_dead_after(asked: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return questions
 
 
-def test_a_machine_whose_loss_ray_learns_late_is_lost(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_whose_loss_ray_learns_late_is_lost(crew: RayCrew, monkeypatch: pytest.MonkeyPatch) -> None:
     known_dead_after(20, monkeypatch)
-    assert slot._machine_lost(UNREACHABLE)
+    assert crew._machine_lost(UNREACHABLE)
 
 
-def test_a_machine_that_stays_is_not_waited_for_for_ever(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_that_stays_is_not_waited_for_for_ever(crew: RayCrew, monkeypatch: pytest.MonkeyPatch) -> None:
     questions = known_dead_after(10_000, monkeypatch)
-    assert not slot._machine_lost(UNREACHABLE)
+    assert not crew._machine_lost(UNREACHABLE)
     assert len(questions) <= on_ray.NODE_DEATH_S + 2
 
 
-def test_a_worker_that_died_by_itself_is_told_at_once(slot: Slot, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_died_by_itself_is_told_at_once(crew: RayCrew, monkeypatch: pytest.MonkeyPatch) -> None:
     questions = known_dead_after(10_000, monkeypatch)
-    assert not slot._machine_lost(DIED)
+    assert not crew._machine_lost(DIED)
     assert len(questions) <= 2
 
 
 def test_a_machine_that_was_announced_to_go_is_lost_though_it_still_answers(
-    slot: Slot, monkeypatch: pytest.MonkeyPatch
+    crew: RayCrew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ray.train.v2.api.exceptions import PreemptionError
     from ray.train.v2.api.preemption import PreemptionInfo
 
     known_dead_after(10_000, monkeypatch)
     announced = PreemptionError(PreemptionInfo(deadline_ms=1, preempted_node_to_ranks={"a": [0]}))
-    assert slot._machine_lost(GroupEndedError(on_ray._why_ended(announced)))
-    assert not slot._machine_lost(GroupEndedError(on_ray._why_ended(RuntimeError("worker failed"))))
+    assert crew._machine_lost(GroupEndedError(on_ray._why_ended(announced)))
+    assert not crew._machine_lost(GroupEndedError(on_ray._why_ended(RuntimeError("worker failed"))))

@@ -9,7 +9,7 @@ import numpy as np
 from cluster.storage import Folder
 from search.proof.provenance import StudyInfo
 from trainables.config import TrialConfig
-from trainables.record import Examples, Role, Status, TrialInfo, TrialRecord, TrialStatus
+from trainables.record import EpochRow, Examples, Role, Status, TrialInfo, TrialRecord, TrialStatus
 
 INFO = StudyInfo(
     name="example",
@@ -37,14 +37,16 @@ BASELINES = {
 """Encoder -> trainable parameters, validation Dice by epoch."""
 
 
-def epoch_rows(dice: tuple[float, ...], *, train_s: float = 2.0) -> list[dict[str, float]]:
+def epoch_rows(dice: tuple[float, ...], *, train_s: float = 2.0) -> list[EpochRow]:
     """Lines of metrics.jsonl; IoU is that of masks that all have the same Dice."""
     return [
-        {
-            **{"epoch": epoch, "train_loss": 1 - value, "val_loss": 1 - value, "val_dice": value},
-            **{"val_iou": value / (2 - value), "val_dice_soft": value / 2, "train_s": train_s, "images_per_s": 50.0},
-            **{"learning_rate": 0.5, "val_s": 1.0},
-        }
+        EpochRow.model_validate(
+            {
+                **{"epoch": epoch, "train_loss": 1 - value, "val_loss": 1 - value, "val_dice": value},
+                **{"val_iou": value / (2 - value), "val_dice_soft": value / 2, "val_iou_soft": value / 3},
+                **{"train_s": train_s, "val_s": 1.0, "images_per_s": 50.0, "peak_memory_gb": 0.5, "learning_rate": 0.5},
+            }
+        )
         for epoch, value in enumerate(dice, start=1)
     ]
 
@@ -64,9 +66,7 @@ def write_trial(
     """One trial folder, whose name is the trial's id."""
     record = TrialRecord(folder)
     config = TrialConfig.model_validate({"encoder": encoder, "epochs": 3, **settings})
-    info = TrialInfo(
-        trial_id=folder.name, role=role, config=config.model_dump(mode="json"), params={"encoder": encoder, **settings}
-    )
+    info = TrialInfo(trial_id=folder.name, role=role, config=config, params={"encoder": encoder, **settings})
     record.write_info(info.model_copy(update={"pool": "cpu", "usd_per_hour": 0.36}))
     record.write_metrics(epoch_rows(dice))
     record.write_status(

@@ -103,7 +103,8 @@ def test_test_measures_stand_in_the_rows_of_finals_only(study: Path) -> None:
 
 def test_an_epoch_without_a_number_is_never_the_best(tmp_path: Path) -> None:
     record = write_trial(Folder(tmp_path / "trials" / "0000"), dice=(0.4,))
-    record.write_metrics([*record.metrics(), {"epoch": 2, "val_dice": math.nan, "train_s": 1.0}])
+    (first,) = record.metrics()
+    record.write_metrics([first, first.model_copy(update={"epoch": 2, "val_dice": math.nan, "train_s": 1.0})])
     row = by_id(tmp_path).loc["0000"]
     assert (row.val_dice, row.best_epoch, row.epochs, row.train_s) == (0.4, 1, 2, 3.0)
 

@@ -29,7 +29,7 @@ from search.engine import Engine
 from search.ledger import JOURNAL, open_journal
 from search.study import run_trials
 from tests.search.simulation import make_config, make_engine, row_of, score
-from trainables.order import TrialOrder
+from trainables.order import Report, TrialOrder
 from trainables.record import TrialRecord
 
 EPOCHS = 4
@@ -137,9 +137,10 @@ class OurTrial(tune.Trainable):
             params = self._order.info.params
             write_diary(self._folder, params, len(rows) + 1)
             made_up = curve_row(params, len(rows) + 1, self._poisoned_above)
-            rows.append({**row_of(self._order, len(rows) + 1), **made_up})
+            rows.append(row_of(self._order, len(rows) + 1).model_copy(update=made_up))
             record.write_metrics(rows)
-        return {**rows[-1], "done": len(rows) >= EPOCHS}
+        done = len(rows) >= EPOCHS
+        return {"report": Report(row=rows[-1], done=done), "done": done}
 
 
 def run_stock(experiment: Experiment, folder: Path, *, storage: Path | None = None) -> Outcome:

@@ -30,6 +30,7 @@ from ray.util import placement_group_table
 
 from cluster.storage import Folder
 from search.engine import Engine
+from search.orders import Orders
 from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.study import run_trials
@@ -63,7 +64,8 @@ def our_settings(shards: Path) -> dict[str, Any]:
 def run_ours(folder: Path, shards: Path) -> None:
     config = StudyConfig.model_validate(our_settings(shards))
     place = config.pools[0]
-    engine = Engine(config, folder=Folder(folder), shards=str(shards), lag=lag_of(1), place=lambda _: place)
+    orders = Orders(config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: place)
+    engine = Engine(config, orders, lag=lag_of(1))
     run_trials(engine)
 
 

@@ -1,11 +1,14 @@
 import itertools
+import math
 
 import optuna
 import pytest
 
-from search.engine import Ending
+from cluster.storage import Folder
 from search.ledger import JOURNAL, open_journal
-from tests.search.simulation import KilledError, make_config, make_engine, simulate, summary
+from tests.search.simulation import KilledError, make_config, make_engine, row_of, simulate, summary
+from trainables.order import TrialError
+from trainables.record import best_epoch, checkpoint_name
 
 
 def finals(folder):
@@ -40,7 +43,7 @@ def test_log_tells_an_epochs_own_value_beside_the_best(study, caplog):
     with caplog.at_level("INFO", "mammosearch"):
         engine = study()
     line = next(text for text in caplog.messages if text.startswith("0000  epoch 4/4"))
-    own = [row["val_dice"] for row in engine.record("0000", final=False).metrics()]
+    own = [row.val_dice for row in engine.record("0000", final=False).metrics()]
     assert own[3] < max(own), "the last epoch must not be the best"
     assert f"val_dice {own[3]:.4f}, best {max(own):.4f} " in line
 
@@ -141,37 +144,35 @@ def test_repeat_on_request_is_trained_with_another_seed(study):
 
 
 def test_failed_trial_is_fail_with_its_reason_and_the_search_goes_on(study, tmp_path):
-    ending = Ending(status="failed", reason="NonFiniteLoss: epoch 1, step 3", traceback="Traceback ...", slot_s=2.0)
-    engine = study(fail=lambda order: ending if order.info.trial_id == "0003" else None)
+    error = TrialError("not_finite", "NonFiniteLoss: epoch 1, step 3", "Traceback ...")
+    engine = study(fail=lambda order: error if order.info.trial_id == "0003" else None)
     trials = engine.ledger.trials()
-    assert trials[3].state.name == "FAIL" and trials[3].user_attrs["reason"] == ending.reason
+    assert trials[3].state.name == "FAIL" and trials[3].user_attrs["reason"] == error.reason
     assert len(trials) == 14 and not any(t.state.name == "RUNNING" for t in trials)
     status = engine.record("0003").status()
-    assert (status.status, status.traceback, status.usd) == ("failed", "Traceback ...", 0.002)
+    assert (status.status, status.traceback, status.failure) == ("failed", "Traceback ...", "not_finite")
 
 
-def test_nan_metric_never_leaves_a_trial_running(study, tmp_path, monkeypatch):
-    import tests.search.simulation as simulation
+def test_nan_metric_never_leaves_a_trial_running(study):
+    def nan_at_low_rates(order, epoch):
+        low = order.info.config.learning_rate < 3e-4
+        return row_of(order, epoch).model_copy(update={"val_dice": math.nan} if low else {})
 
-    def nan_for_the_fourth(config, epoch, *, whole=simulation.score):
-        return float("nan") if config["learning_rate"] < 3e-4 else whole(config, epoch)
-
-    monkeypatch.setattr(simulation, "score", nan_for_the_fourth)
-    states = {t.state.name for t in study().ledger.trials()}
+    states = {t.state.name for t in study(curve=nan_at_low_rates).ledger.trials()}
     assert states == {"COMPLETE", "PRUNED", "FAIL"}
 
 
 def test_study_in_which_everything_fails_stops_early_and_says_why(study):
-    ending = Ending(status="failed", reason="ValueError: no such encoder")
-    engine = study(fail=lambda order: ending, config=make_config(failures={"stop_after_consecutive": 3}))
+    error = TrialError("exception", "ValueError: no such encoder", "Traceback ...")
+    engine = study(fail=lambda order: error, config=make_config(failures={"stop_after_consecutive": 3}))
     assert len(engine.ledger.trials()) == 3
     assert "3 trials failed in a row" in engine.failed and "no such encoder" in engine.failed
 
 
 def test_out_of_memory_is_told_to_the_sampler_as_infeasible(study):
-    ending = Ending(status="failed", reason="OutOfMemoryError", infeasible=True)
+    error = TrialError("out_of_memory", "OutOfMemoryError", "Traceback ...")
     config = make_config(space={"batch_size": {"low": 1, "high": 64}}, fixed={"encoder": "mobilenet"})
-    engine = study(config=config, fail=lambda order: ending if order.info.config["batch_size"] > 24 else None)
+    engine = study(config=config, fail=lambda order: error if order.info.config.batch_size > 24 else None)
     later = [t.params["batch_size"] for t in engine.ledger.trials()[6:]]
     assert sum(size > 24 for size in later) < len(later) / 2
     assert any(t.state.name == "FAIL" for t in engine.ledger.trials())
@@ -236,18 +237,20 @@ def test_earlier_results_warm_start_a_conditional_space(study, tmp_path):
     assert not searched & {t.user_attrs["key"] for t in warm}
 
 
-def test_best_trials_checkpoint_stays_and_the_others_go(tmp_path):
+def test_only_the_best_trials_weights_are_kept_and_no_checkpoint(tmp_path):
     engine = make_engine(make_config(), tmp_path / "s")
-    original = engine.on_end
 
-    def on_end(name, ending):
-        if not (folder := engine.running[name]).folder.endswith(("mobilenet", "vgg19")):
-            from cluster.storage import Folder
+    def with_checkpoint(order, epoch):
+        name = f"checkpoint/{checkpoint_name(epoch)}/weights.safetensors"
+        Folder(order.folder).write_text(name, f"weights of epoch {epoch}")
+        return row_of(order, epoch)
 
-            Folder(folder.folder).write_text("checkpoint/epoch_0001/weights.safetensors", "weights")
-        original(name, ending)
-
-    engine.on_end = on_end
-    simulate(engine, slots=1)
-    kept = [p.parent.name for p in (tmp_path / "s" / "trials").glob("*/checkpoint")]
-    assert kept == [f"{engine.best_trial().number:04d}"]
+    simulate(engine, slots=1, curve=with_checkpoint)
+    best = engine.best_trial()
+    kept = sorted(
+        p.relative_to(tmp_path / "s").parent.as_posix() for p in (tmp_path / "s").rglob("weights.safetensors")
+    )
+    assert kept == ["final/mobilenet", "final/vgg19", f"trials/{best.number:04d}"]
+    assert not list((tmp_path / "s").rglob("checkpoint"))
+    record = engine.record(f"{best.number:04d}")
+    assert record.folder.read_text("weights.safetensors") == f"weights of epoch {best_epoch(record.metrics()).epoch}"

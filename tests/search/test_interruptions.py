@@ -19,7 +19,7 @@ pytest.importorskip("ray")
 
 from cluster.storage import Folder
 from search import job
-from search.study import _interruptible
+from search.job import _interruptible
 from tests.search.studies import (
     PATIENCE_S,
     epochs_of,

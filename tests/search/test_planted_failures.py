@@ -18,15 +18,15 @@ from cluster.session import connect
 from cluster.storage import Folder
 from data_prep.build import build
 from search.engine import Engine
+from search.orders import Orders
 from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.study import run_trials
 from tests.search.studies import ENCODER, processes_below, run, settings, trials_of, wait_until, write_settings
-from tests.trainables.fakes import without_times
-from trainables.config import TrialConfig
+from tests.trainables.fakes import train, without_times
+from trainables.data import TrialData
 from trainables.on_ray import GroupEndedError
 from trainables.record import TrialRecord
-from trainables.trial import Place, TrialData, run_trial
 
 STEADY = "tu-test_convnext"
 """Its network has no batch norm, and nothing that keeps it from diverging."""
@@ -39,13 +39,9 @@ class Study:
         folder.mkdir(parents=True)
         self.folder = folder
         self.config = StudyConfig.model_validate(settings(shards, **changes))
-        self.engine = Engine(
-            self.config,
-            folder=Folder(folder),
-            shards=str(shards),
-            lag=lag_of(1),
-            place=lambda _: self.config.pools[0],
-        )
+        pool = self.config.pools[0]
+        orders = Orders(self.config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: pool)
+        self.engine = Engine(self.config, orders, lag=lag_of(1))
 
     def run(self, on_event=lambda: None):
         run_trials(self.engine, on_event=on_event)
@@ -58,7 +54,7 @@ class Study:
         for trial in self.trials:
             record = TrialRecord(Folder(self.folder / "trials" / f"{trial.number:04d}"))
             config = record.info().config
-            if all(config[name] == value for name, value in wanted.items()):
+            if all(getattr(config, name) == value for name, value in wanted.items()):
                 found.append((trial, record))
         assert found, wanted
         return found
@@ -67,7 +63,7 @@ class Study:
         """Whether a trial with these settings runs and has finished so many epochs."""
         return any(
             self.engine.seen[name].epoch >= epoch
-            and all(order.info.config[key] == value for key, value in wanted.items())
+            and all(getattr(order.info.config, key) == value for key, value in wanted.items())
             for name, order in self.engine.running.items()
         )
 
@@ -161,9 +157,9 @@ def test_trial_whose_process_was_killed_goes_on_from_its_last_epoch(planted, tin
     begun = [line for line in record.folder.read_text("log.txt").splitlines() if "begins" in line]
     assert len(begun) == 2 and any(f"begins after epoch {epoch}" in begun[1] for epoch in (2, 3, 4))
     assert record.status().retries == 1
-    config = TrialConfig.model_validate(record.info().config)
+    config = record.info().config
     assert config.accumulation == 1
-    undisturbed = run_trial(config, TrialData.open(str(tiny_shards)), lambda row: None, place=Place(threads=1))
+    undisturbed = train(config, data=TrialData.open(str(tiny_shards)))
     assert without_times(record.metrics()) == without_times(undisturbed)
 
 
@@ -206,7 +202,7 @@ def limit_memory(process):
 def test_batch_that_does_not_fit_is_kept_by_accumulating_gradients(short_of_memory):
     ((trial, record),) = short_of_memory.rows(batch_size=16)
     assert trial.state.name == "COMPLETE", record.status().reason
-    assert record.info().config["accumulation"] in (2, 4)
+    assert record.info().config.accumulation in (2, 4)
     log = record.folder.read_text("log.txt")
     assert "out_of_memory" in log and "in 2 parts" in log
 
@@ -226,7 +222,7 @@ def test_worker_that_died_is_not_taken_for_one_without_memory():
 
 
 def test_errors_of_torchs_allocators_are_told_from_other_errors():
-    from trainables.worker import _trial_error
+    from trainables.crew import _trial_error
 
     with pytest.raises(RuntimeError) as refused:
         torch.empty(2**60, dtype=torch.uint8)

@@ -21,12 +21,11 @@ from cluster.storage import Folder
 from tests.search import stock, stock_groups
 from tests.search.stock import ENGINES, EPOCHS, Experiment
 from tests.search.studies import finish, kill_tree, spawn, trials_of
-from tests.trainables.fakes import without_times
+from tests.trainables.fakes import train, without_times
 from tests.trainables.test_ddp import assert_same_measures
-from trainables.config import TrialConfig
+from trainables.data import TrialData
 from trainables.record import TrialRecord
 from trainables.step import checkpoint
-from trainables.trial import Place, TrialData, run_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -184,8 +183,8 @@ def test_measures_are_of_all_workers_and_the_checkpoint_is_there(groups, engine,
     folder = groups(engine)
     if engine == "ours":
         record = TrialRecord(Folder(folder / "trials" / "0000"))
-        config = TrialConfig.model_validate(record.info().config)
-        alone = run_trial(config, TrialData.open(str(tiny_shards)), lambda row: None, place=Place(threads=1))
+        config = record.info().config
+        alone = train(config, data=TrialData.open(str(tiny_shards)))
         for row, expected in zip(without_times(record.metrics()), without_times(alone), strict=True):
             assert_same_measures(row, expected)
         assert checkpoint.newest(record.folder / "checkpoint") == "epoch_0003"

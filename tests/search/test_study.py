@@ -13,11 +13,10 @@ import results
 from cluster.storage import Folder
 from tests.data_prep.trees import SHARED
 from tests.search.studies import ENCODER, epochs_of, run, trials_of, write_settings
-from tests.trainables.fakes import without_times
+from tests.trainables.fakes import train, without_times
 from tests.trainables.test_ddp import assert_same_measures
-from trainables.config import TrialConfig
+from trainables.data import TrialData
 from trainables.record import TrialRecord
-from trainables.trial import Place, TrialData, run_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 OTHER_ENCODER = "tu-test_resnet"
@@ -100,7 +99,7 @@ def test_changed_row_does_not_agree(main_job):
     space, folder, _ = main_job
     record = TrialRecord(Folder(folder / "trials" / "0001"))
     rows = record.metrics()
-    record.write_metrics([{**rows[0], "val_loss": rows[0]["val_loss"] + 1e-6}, *rows[1:]])
+    record.write_metrics([rows[0].model_copy(update={"val_loss": rows[0].val_loss + 1e-6}), *rows[1:]])
     status, output = run(space, "--out", str(folder), "--reproduce", "0001")
     record.write_metrics(rows)
     assert status == 1
@@ -138,8 +137,8 @@ def test_two_workers_follow_the_curve_of_one(tmp_path, tiny_shards):
     for number in range(2):
         record = TrialRecord(Folder(tmp_path / "study" / "trials" / f"{number:04d}"))
         assert record.info().workers == 2
-        config = TrialConfig.model_validate(record.info().config)
-        alone = run_trial(config, TrialData.open(str(tiny_shards)), lambda row: None, place=Place(threads=1))
+        config = record.info().config
+        alone = train(config, data=TrialData.open(str(tiny_shards)))
         for row, expected in zip(without_times(record.metrics()), without_times(alone), strict=True):
             assert_same_measures(row, expected)
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from cluster.storage import Folder
 from tests.trainables.fakes import disc_data, small_config, steady_config, without_times
 from trainables.config import TrialConfig
-from trainables.trial import NonFiniteLoss, Place, TrialSession
+from trainables.trial import NonFiniteLoss, TrialSession, Worker
 
 pytestmark = pytest.mark.slow
 
@@ -35,34 +35,34 @@ class Case:
     size_px: int = 32
 
 
-def train(case: Case, place: Place, folder: Folder) -> Any:
+def train(case: Case, worker: Worker, folder: Folder) -> Any:
     """All epochs, from a checkpoint if there is one; the history, and the sum of all weights and statistics."""
-    session = TrialSession(case.config, disc_data(train=13, size_px=case.size_px), place=place)
+    session = TrialSession(case.config, disc_data(train=13, size_px=case.size_px), worker=worker)
     session.restore(folder)
     while session.epoch < case.config.epochs:
         session.train_epoch()
         session.save(folder)
-    total = sum(float(value.double().sum()) for value in session._worker.model.state_dict().values())
-    return {"history": session.history, "total": total, "test": session.evaluate("test")}
+    total = sum(float(value.double().sum()) for value in session._learner.model.state_dict().values())
+    return {"history": without_times(session.history), "total": total, "test": session.evaluate("test")}
 
 
-def train_with_a_break(case: Case, place: Place, folder: Folder) -> Any:
+def train_with_a_break(case: Case, worker: Worker, folder: Folder) -> Any:
     """Two epochs in one session, the rest in another."""
-    session = TrialSession(case.config, disc_data(train=13, size_px=case.size_px), place=place)
+    session = TrialSession(case.config, disc_data(train=13, size_px=case.size_px), worker=worker)
     for _ in range(2):
         session.train_epoch()
     session.save(folder)
     session.close()
     dist.barrier()
-    return train(case, place, folder)
+    return train(case, worker, folder)
 
 
-def fail_on_one(case: Case, place: Place, folder: Folder) -> Any:
+def fail_on_one(case: Case, worker: Worker, folder: Folder) -> Any:
     """The last rank alone meets a loss that is not finite."""
-    session = TrialSession(case.config, disc_data(train=13, size_px=case.size_px), place=place)
-    if place.rank == place.world_size - 1:
+    session = TrialSession(case.config, disc_data(train=13, size_px=case.size_px), worker=worker)
+    if worker.rank == worker.world_size - 1:
         with torch.no_grad():
-            next(session._worker.model.parameters()).fill_(float("nan"))
+            next(session._learner.model.parameters()).fill_(float("nan"))
     try:
         session.train_epoch()
     except NonFiniteLoss as error:
@@ -81,7 +81,7 @@ SAME = {
 }
 # pspnet leaves the last stages of its encoder unused, which DDP must be told; batch norms are averaged.
 BATCH_STATISTICS = Case(small_config(decoder="pspnet", batch_size=8, epochs=1))
-TASKS: dict[str, tuple[Callable[[Case, Place, Folder], Any], Case]] = {
+TASKS: dict[str, tuple[Callable[[Case, Worker, Folder], Any], Case]] = {
     **{name: (train, case) for name, case in SAME.items()},
     "batch statistics": (train, BATCH_STATISTICS),
     "break": (train_with_a_break, SAME["even shares"]),
@@ -94,8 +94,8 @@ def work(rank: int, port: int, out: str) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo")
     dist.init_process_group("gloo", rank=rank, world_size=WORKERS)
-    place = Place(rank=rank, world_size=WORKERS, threads=1)
-    seen = {name: task(case, place, Folder(out) / name) for name, (task, case) in TASKS.items()}
+    worker = Worker(rank=rank, world_size=WORKERS, threads=1)
+    seen = {name: task(case, worker, Folder(out) / name) for name, (task, case) in TASKS.items()}
     (Path(out) / f"{rank}.json").write_text(json.dumps(seen))
     dist.destroy_process_group()
 
@@ -120,9 +120,9 @@ def assert_same_measures(found: dict[str, float], expected: dict[str, float]) ->
 
 @pytest.mark.parametrize("case", SAME)
 def test_two_workers_follow_the_curve_of_one(seen: list, case: str, tmp_path: Path) -> None:
-    alone = train(SAME[case], Place(threads=1), Folder(tmp_path))
+    alone = train(SAME[case], Worker(threads=1), Folder(tmp_path))
     together = seen[0][case]
-    for row, wanted in zip(without_times(together["history"]), without_times(alone["history"]), strict=True):
+    for row, wanted in zip(together["history"], alone["history"], strict=True):
         assert_same_measures(row, wanted)
     assert_same_measures(together["test"], alone["test"])
     assert together["history"][0]["train_loss"] == pytest.approx(alone["history"][0]["train_loss"], rel=1e-4)
@@ -135,7 +135,7 @@ def test_all_workers_hold_the_same_model_and_give_the_same_rows(seen: list, case
 
 def test_workers_resume_to_the_bit(seen: list) -> None:
     whole, broken = seen[0]["even shares"], seen[0]["break"]
-    assert without_times(broken["history"]) == without_times(whole["history"])
+    assert broken["history"] == whole["history"]
     assert broken["total"] == whole["total"]
 
 
@@ -145,4 +145,4 @@ def test_a_loss_that_is_not_finite_on_one_worker_ends_all(seen: list) -> None:
 
 def test_a_batch_too_small_for_the_workers_is_refused() -> None:
     with pytest.raises(ValueError, match=r"batch_size 1 .* 2 workers"):
-        TrialSession(small_config(batch_size=1), disc_data(), place=Place(rank=0, world_size=2))
+        TrialSession(small_config(batch_size=1), disc_data(), worker=Worker(rank=0, world_size=2))

@@ -55,7 +55,7 @@ def test_warm_up_rises_linearly_and_the_schedule_takes_what_is_left() -> None:
 
 def test_a_trial_follows_its_schedule() -> None:
     session = TrialSession(small_config(schedule="linear", warmup_epochs=1, learning_rate=0.01), disc_data())
-    rates = [session.train_epoch()["learning_rate"] for _ in range(3)]
+    rates = [session.train_epoch().learning_rate for _ in range(3)]
     # 3 steps an epoch: the last of warm-up has the whole rate, then 1 - t at the last step of each epoch.
     assert rates == pytest.approx([0.01, 0.01 * (1 - 2 / 6), 0.01 * (1 - 5 / 6)])
 
@@ -87,7 +87,7 @@ def test_accumulation_changes_nothing_but_rounding(parts: int) -> None:
 
 def test_clipping_bounds_the_step() -> None:
     def weights(session: TrialSession) -> torch.Tensor:
-        return torch.cat([p.detach().reshape(-1) for p in session._worker.model.parameters()])
+        return torch.cat([p.detach().reshape(-1) for p in session._learner.model.parameters()])
 
     def moved(clip: float | None) -> float:
         config = steady_config(optimiser="sgd", momentum=0, learning_rate=1.0, gradient_clip_norm=clip, batch_size=12)
@@ -103,7 +103,7 @@ def test_clipping_bounds_the_step() -> None:
 def test_a_loss_that_is_not_finite_ends_the_trial_and_says_where() -> None:
     session = TrialSession(small_config(optimiser="sgd", learning_rate=10.0), disc_data())
     with torch.no_grad():
-        next(session._worker.model.parameters()).fill_(float("nan"))
+        next(session._learner.model.parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 1;.*learning_rate"):
         session.train_epoch()
 

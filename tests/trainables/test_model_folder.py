@@ -131,7 +131,7 @@ def test_a_trial_without_weights_is_refused(tmp_path: Path):
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path):
     record = write_trial(tmp_path / "t")
-    other = TrialConfig(encoder="tu-test_efficientnet", decoder="unet").model_dump(mode="json")
+    other = TrialConfig(encoder="tu-test_efficientnet", decoder="unet")
     record.write_info(record.info().model_copy(update={"config": other}))
     with pytest.raises(ValueError, match="do not fit tu-test_efficientnet with unet"):
         write_model(Folder(tmp_path / "m"), record, card())

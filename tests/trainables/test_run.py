@@ -10,6 +10,7 @@ from tests.trainables.fakes import disc_data, without_times
 from trainables import train_one
 from trainables.record import TrialRecord
 from trainables.run import app
+from trainables.trial import TrialSession
 
 SMALL = ["--set", "decoder=linknet", "--set", "batch_size=4", "--set", "precision=fp32"]
 
@@ -28,29 +29,46 @@ def test_a_trial_folder_is_written_and_every_epoch_is_printed(tmp_path: Path) ->
     assert result.exit_code == 0, result.output
     assert "epoch   2/2" in result.stdout
     record = TrialRecord(Folder(tmp_path / "one"))
-    assert record.info().config["encoder"] == "tu-test_efficientnet"
+    assert record.info().config.encoder == "tu-test_efficientnet"
     assert (record.status().status, record.status().epochs) == ("complete", 2)
     assert record.status().parameters == 94_755
-    assert [row["epoch"] for row in record.metrics()] == [1, 2]
+    assert [row.epoch for row in record.metrics()] == [1, 2]
     test = record.test()
     assert test is not None and 0 <= test["dice"] <= 1
     assert (tmp_path / "one" / "weights.safetensors").exists()
+    assert not (tmp_path / "one" / "checkpoint").exists()
+    again = run("--out", str(tmp_path / "one"), "--set", "epochs=2")
+    assert again.exit_code == 0 and "epoch   2/2" not in again.stdout, "a trained trial is not trained again"
+
+
+def test_a_folder_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    assert run("--out", str(tmp_path / "one"), "--set", "epochs=1").exit_code == 0
+    result = run("--out", str(tmp_path / "one"), "--set", "epochs=1", "--set", "learning_rate=0.01")
+    assert result.exit_code == 2
+    assert "learning_rate 0.001 there, 0.01 here" in result.stderr
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "xpu:zz", "mps"])
+def test_a_device_that_is_not_there_is_a_mistake(tmp_path: Path, device: str) -> None:
+    result = run("--out", str(tmp_path / "one"), "--device", device)
+    assert result.exit_code == 2
+    assert device in result.stderr and "Traceback" not in result.output
 
 
 def test_the_same_command_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("--out", str(tmp_path / "whole"), "--set", "epochs=3").exit_code == 0
-    save = train_one.TrialSession.save
+    save = TrialSession.save
 
-    def stop_after_two(session: train_one.TrialSession, folder: Folder) -> None:
+    def stop_after_two(session: TrialSession, folder: Folder) -> None:
         save(session, folder)
         if session.epoch == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_one.TrialSession, "save", stop_after_two)
+    monkeypatch.setattr(TrialSession, "save", stop_after_two)
     assert run("--out", str(tmp_path / "parts"), "--set", "epochs=3").exit_code == 130
-    monkeypatch.setattr(train_one.TrialSession, "save", save)
+    monkeypatch.setattr(TrialSession, "save", save)
     result = run("--out", str(tmp_path / "parts"), "--set", "epochs=3")
-    assert "epoch   2/3" not in result.stdout
+    assert "epoch   1/3" not in result.stdout  # the second was not told, for the command ended before its row
     rows = [without_times(TrialRecord(Folder(tmp_path / name)).metrics()) for name in ("whole", "parts")]
     assert rows[0] == rows[1]
 

@@ -11,94 +11,61 @@ import pytest
 import torch
 
 from cluster.storage import Folder
-from tests.trainables.fakes import ArraySamples, disc_data, discs, small_config, without_times
-from trainables.trial import TrialData, TrialSession, best_epoch, run_trial, untrained_measures
-
-Rows = list[dict[str, Any]]
-
-
-def trained(config: Any, **arguments: Any) -> Rows:
-    rows: Rows = []
-    history = run_trial(config, disc_data(), rows.append, **arguments)
-    assert history[-len(rows) :] == rows
-    return history
+from tests.trainables.fakes import ArraySamples, disc_data, discs, epoch_row, small_config, train, without_times
+from trainables.record import CHECKPOINTS, MEASURES, TIMES, best_epoch
+from trainables.trial import TrialData, TrialSession, untrained_measures
 
 
 def test_a_row_says_what_it_should() -> None:
-    (row,) = trained(small_config(epochs=1))
-    assert list(row) == [
-        *("epoch", "learning_rate", "train_loss", "val_loss", "val_dice", "val_iou", "val_dice_soft", "val_iou_soft"),
-        *("train_s", "val_s", "images_per_s", "peak_memory_gb"),
-    ]
-    assert row["epoch"] == 1
-    assert row["images_per_s"] == pytest.approx(12 / row["train_s"])
-    assert 0.05 < row["peak_memory_gb"] < 64
-    assert row["val_dice"] <= 2 * row["val_iou"] / (1 + row["val_iou"]) + 1e-12
-    assert row["val_loss"] == pytest.approx(1 - 0.4 * row["val_dice_soft"] - 0.6 * row["val_iou_soft"], abs=1e-6)
+    (row,) = train(small_config(epochs=1))
+    assert list(row.model_dump()) == ["epoch", "learning_rate", *MEASURES, *TIMES]
+    assert row.epoch == 1
+    assert row.images_per_s == pytest.approx(12 / row.train_s)
+    assert 0.05 < row.peak_memory_gb < 64
+    assert row.val_dice <= 2 * row.val_iou / (1 + row.val_iou) + 1e-12
+    assert row.val_loss == pytest.approx(1 - 0.4 * row.val_dice_soft - 0.6 * row.val_iou_soft, abs=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_seed_gives_the_same_figures_to_the_bit(precision: str) -> None:
     config = small_config(precision=precision)
-    first = without_times(trained(config))
+    first = without_times(train(config))
     torch.rand(17), np.random.rand(3), random.random()  # another trial has used the random states in between
-    assert without_times(trained(config)) == first
-    assert without_times(trained(small_config(precision=precision, seed=1))) != first
+    assert without_times(train(config)) == first
+    assert without_times(train(small_config(precision=precision, seed=1))) != first
 
 
 def test_a_trial_learns_discs() -> None:
     data = TrialData(discs(48, seed=1), discs(16, seed=2))
     config = small_config(epochs=16, batch_size=8, learning_rate=3e-3, dice_weight=0.5, iou_weight=0.5)
     before = untrained_measures(config, data)["dice"]
-    history = run_trial(config, data, lambda row: row["val_dice"] > 0.85)
+    history = train(config, data=data, until=lambda row: row.val_dice > 0.85)
     assert before < 0.4
-    assert history[-1]["val_dice"] > 0.85
-    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert history[-1].val_dice > 0.85
+    assert history[-1].train_loss < history[0].train_loss
 
 
 # fpn draws random numbers for its dropout while it trains.
 @pytest.mark.parametrize("changes", [{}, {"decoder": "fpn"}, {"precision": "bf16", "schedule": "cosine"}])
 def test_a_resumed_trial_equals_an_undisturbed_one_to_the_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
     config = small_config(**changes)
-    undisturbed = without_times(trained(config))
-    stopped = trained_until(2, config, tmp_path)
+    undisturbed = without_times(train(config))
+    stopped = train(config, tmp_path, until=lambda row: row.epoch == 2)
     assert without_times(stopped) == undisturbed[:2]
     random.seed(0), torch.manual_seed(0)
-    assert without_times(trained(config, checkpoints=Folder(tmp_path))) == undisturbed
-
-
-def trained_until(epoch: int, config: Any, folder: Path) -> Rows:
-    return run_trial(config, disc_data(), lambda row: row["epoch"] >= epoch, checkpoints=Folder(folder))
-
-
-def test_a_finished_trial_is_not_trained_again(tmp_path: Path) -> None:
-    config = small_config(epochs=1)
-    first = trained_until(1, config, tmp_path)
-    assert run_trial(config, disc_data(), pytest.fail, checkpoints=Folder(tmp_path)) == first
-
-
-def test_without_resume_a_trial_begins_anew(tmp_path: Path) -> None:
-    config = small_config(epochs=1)
-    trained_until(1, config, tmp_path)
-    reported: Rows = []
-    run_trial(config, disc_data(), reported.append, checkpoints=Folder(tmp_path), resume=False)
-    assert len(reported) == 1
-
-
-def test_report_stops_a_trial() -> None:
-    assert len(run_trial(small_config(), disc_data(), lambda row: row["epoch"] == 2)) == 2
+    assert without_times(train(config, tmp_path)) == undisturbed
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
-    trained_until(1, small_config(), tmp_path)
+    train(small_config(), tmp_path, until=lambda row: row.epoch == 1)
     session = TrialSession(small_config(learning_rate=0.5), disc_data())
     with pytest.raises(ValueError, match=r"learning_rate 0\.001 there, 0\.5 here"):
-        session.restore(Folder(tmp_path))
+        session.restore(Folder(tmp_path) / CHECKPOINTS)
 
 
 def test_more_accumulation_may_go_on_from_a_checkpoint(tmp_path: Path) -> None:
-    trained_until(1, small_config(), tmp_path)
-    assert TrialSession(small_config(accumulation=2), disc_data()).restore(Folder(tmp_path))
+    train(small_config(), tmp_path, until=lambda row: row.epoch == 1)
+    assert TrialSession(small_config(accumulation=2), disc_data()).restore(Folder(tmp_path) / CHECKPOINTS)
 
 
 def test_nothing_to_restore_changes_nothing(tmp_path: Path) -> None:
@@ -115,7 +82,7 @@ def test_the_best_epochs_weights_are_kept_and_come_back(tmp_path: Path) -> None:
         session.save(Folder(tmp_path / "checkpoint"))
     best = session.best_epoch
     assert best is not None
-    wanted = session.history[best - 1]["val_dice"]
+    wanted = session.history[best - 1].val_dice
     assert session.restore_best() == best
     assert session.evaluate("val")["dice"] == wanted
 
@@ -123,20 +90,18 @@ def test_the_best_epochs_weights_are_kept_and_come_back(tmp_path: Path) -> None:
     again.restore(Folder(tmp_path / "checkpoint"))
     assert again.restore_best() == best
     assert again.evaluate("val")["dice"] == wanted
-    again.save_weights(Folder(tmp_path))
-    assert (tmp_path / "weights.safetensors").stat().st_size > 4 * again.parameters
 
 
 def test_the_first_of_equal_epochs_is_the_best() -> None:
-    history = [{"epoch": i + 1, "val_dice": dice} for i, dice in enumerate((0.1, 0.7, 0.3, 0.7))]
-    assert best_epoch(history) == 2
-    assert best_epoch([]) is None
+    history = [epoch_row(i + 1, dice) for i, dice in enumerate((0.1, 0.7, 0.3, 0.7, math.nan))]
+    assert best_epoch(history) == history[1]
+    assert best_epoch([epoch_row(1, math.nan)]) is best_epoch([]) is None
 
 
 def test_a_closed_session_lets_its_model_go() -> None:
     session = TrialSession(small_config(), disc_data())
     session.train_epoch()
-    model = weakref.ref(session._worker.model)
+    model = weakref.ref(session._learner.model)
     session.close()
     assert model() is None
 
@@ -171,5 +136,5 @@ def test_images_that_do_not_fit_are_refused() -> None:
 
 
 def test_learning_rates_and_losses_are_plain_finite_numbers() -> None:
-    for row in trained(small_config(epochs=2)):
-        assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in row.values())
+    for row in train(small_config(epochs=2)):
+        assert all(isinstance(value, (int, float)) and math.isfinite(value) for value in row.model_dump().values())

@@ -23,7 +23,7 @@ from trainables.model.describe import model_card
 from trainables.model.info import INFO, ModelInfo, Network, Preprocessing, TrainedOn
 from trainables.net.architecture import Architecture
 from trainables.net.models import Segmenter, build_model, input_normalisation, parameter_count
-from trainables.record import TrialRecord, now
+from trainables.record import VAL_MEASURES, TrialRecord, best_epoch, now
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
@@ -53,7 +53,7 @@ def write_model(
     Raises:
         ValueError: the trial has no weights, or they do not fit its configuration, or the name cannot be used.
     """
-    config = TrialConfig.model_validate(record.info().config)
+    config = record.info().config
     weights = _weights_of(record)
     network = _network(config, card.settings.size_px, weights, str(record.folder))
     content = safetensors.torch.save(weights)
@@ -88,12 +88,10 @@ def write_model(
 
 def measures_of(record: TrialRecord) -> dict[str, dict[str, Any]]:
     """`metrics.json`: `val` of the best epoch, and `test` where it was measured."""
-    rows = record.metrics()
     measures: dict[str, dict[str, Any]] = {}
-    if rows:
-        best = max(rows, key=lambda row: (row["val_dice"], -row["epoch"]))
-        measures["val"] = {"epoch": best["epoch"], **{k[4:]: v for k, v in best.items() if k.startswith("val_")}}
-        measures["val"].pop("s", None)
+    if (best := best_epoch(record.metrics())) is not None:
+        found = {name.removeprefix("val_"): getattr(best, name) for name in VAL_MEASURES}
+        measures["val"] = {"epoch": best.epoch, **found}
     if test := record.test():
         measures["test"] = test
     return measures

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from cluster.storage import Folder
+from trainables.record import WEIGHTS, checkpoint_name
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
-WEIGHTS = "weights.safetensors"
 OPTIMISER = "optimiser.pt"
 CARD = "checkpoint.json"
 FORMAT = 1
@@ -64,15 +64,10 @@ def save(folder: Folder, checkpoint: Checkpoint, *, best_epoch: int | None = Non
         source = Path(aside) / "checkpoint"
         source.mkdir()
         _write(source, checkpoint)
-        folder.put_folder(source, epoch_name(checkpoint.epoch), move=True)
+        folder.put_folder(source, checkpoint_name(checkpoint.epoch), move=True)
     for name in _newest_first(folder)[KEPT:]:
-        if best_epoch is None or name != epoch_name(best_epoch):
+        if best_epoch is None or name != checkpoint_name(best_epoch):
             folder.remove(name)
-
-
-def epoch_name(epoch: int) -> str:
-    """The name of the checkpoint after `epoch` finished epochs."""
-    return f"epoch_{epoch:04d}"
 
 
 def newest(folder: Folder) -> str | None:

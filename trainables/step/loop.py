@@ -78,7 +78,7 @@ class Batches:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worker:
+class Learner:
     """What a worker trains with."""
 
     model: nn.Module
@@ -114,11 +114,11 @@ def share(images: int, rank: int, world_size: int) -> slice:
     return slice(start, start + even + (rank < left))
 
 
-def train_epoch(worker: Worker, batches: Batches, config: TrialConfig, epoch: int) -> dict[str, float]:
+def train_epoch(learner: Learner, batches: Batches, config: TrialConfig, epoch: int) -> dict[str, float]:
     """Train one epoch.
 
     Args:
-        worker: this worker's model, optimiser and place.
+        learner: this worker's model, optimiser and share of the work.
         batches: the training split.
         config: the trial's.
         epoch: from 0.
@@ -132,63 +132,63 @@ def train_epoch(worker: Worker, batches: Batches, config: TrialConfig, epoch: in
     """
     order_SB = epoch_order(len(batches), config, epoch)
     steps, batch = order_SB.shape
-    mine = share(batch, worker.rank, worker.world_size)
-    augmentation = draw(config, epoch=epoch, images=order_SB.size, device=worker.device)
-    losses_S = torch.zeros(steps, device=worker.device)
-    worker.model.train()
+    mine = share(batch, learner.rank, learner.world_size)
+    augmentation = draw(config, epoch=epoch, images=order_SB.size, device=learner.device)
+    losses_S = torch.zeros(steps, device=learner.device)
+    learner.model.train()
     rate = config.learning_rate
     for step in range(steps):
-        rate = _set_learning_rate(worker.optimiser, config, epoch + step / steps, 1 / steps)
+        rate = _set_learning_rate(learner.optimiser, config, epoch + step / steps, 1 / steps)
         image_B1HW, mask_B1HW = batches.take(order_SB[step, mine])
         picked = slice(step * batch + mine.start, step * batch + mine.stop)
         image_B1HW, mask_B1HW = apply(image_B1HW, mask_B1HW, augmentation[picked])
-        losses_S[step] = _train_step(worker, image_B1HW, mask_B1HW, config, batch)
+        losses_S[step] = _train_step(learner, image_B1HW, mask_B1HW, config, batch)
         if (step + 1) % CHECK_EVERY_STEPS == 0 or step + 1 == steps:
-            _check_finite(losses_S[: step + 1], epoch, worker.world_size)
-    _all_reduce(losses_S, worker.world_size)
-    _average_statistics(worker)
+            _check_finite(losses_S[: step + 1], epoch, learner.world_size)
+    _all_reduce(losses_S, learner.world_size)
+    _average_statistics(learner)
     return {"train_loss": losses_S.double().mean().item(), "learning_rate": rate, "images": float(order_SB.size)}
 
 
 @torch.inference_mode()
-def evaluate(worker: Worker, batches: Batches, config: TrialConfig) -> dict[str, float]:
+def evaluate(learner: Learner, batches: Batches, config: TrialConfig) -> dict[str, float]:
     """Measure the model on a split: each worker takes its share, the sums are added before they are averaged.
 
     Returns:
         `loss`, `dice`, `iou` (hard, per image), `dice_soft`, `iou_soft`, averaged over images; the same on every
         worker.
     """
-    worker.model.eval()
-    mine = share(len(batches), worker.rank, worker.world_size)
-    size = max(config.batch_size // config.accumulation // worker.world_size, 1)
-    total = MetricSums.none(worker.device)
+    learner.model.eval()
+    mine = share(len(batches), learner.rank, learner.world_size)
+    size = max(config.batch_size // config.accumulation // learner.world_size, 1)
+    total = MetricSums.none(learner.device)
     for start in range(mine.start, mine.stop, size):
         image_B1HW, mask_B1HW = batches.take(np.arange(start, min(start + size, mine.stop)))
-        with worker.autocast():
-            logits_B1HW = worker.model(image_B1HW)
+        with learner.autocast():
+            logits_B1HW = learner.model(image_B1HW)
         total = total + MetricSums.of(_measures(logits_B1HW.float(), mask_B1HW, config))
-    _all_reduce(total.sums, worker.world_size)
+    _all_reduce(total.sums, learner.world_size)
     return total.means()
 
 
-def _train_step(worker: Worker, image_B1HW: Tensor, mask_B1HW: Tensor, config: TrialConfig, batch: int) -> Tensor:
+def _train_step(learner: Learner, image_B1HW: Tensor, mask_B1HW: Tensor, config: TrialConfig, batch: int) -> Tensor:
     """One optimiser step; gives this worker's part of the batch's mean loss, as a tensor on the device."""
-    worker.optimiser.zero_grad(set_to_none=True)
+    learner.optimiser.zero_grad(set_to_none=True)
     images, masks = image_B1HW.chunk(config.accumulation), mask_B1HW.chunk(config.accumulation)
-    loss = torch.zeros((), device=worker.device)
+    loss = torch.zeros((), device=learner.device)
     for part, (image, mask) in enumerate(zip(images, masks, strict=True)):
-        with _synchronised(worker, last=part + 1 == len(images)):
-            with worker.autocast():
-                logits = worker.wrapped(image)
+        with _synchronised(learner, last=part + 1 == len(images)):
+            with learner.autocast():
+                logits = learner.wrapped(image)
             part_loss = _loss(logits, mask, config)[0].sum() / batch
             # DDP divides the sum of the workers' gradients by their number.
-            worker.scaler.scale(part_loss * worker.world_size).backward()
+            learner.scaler.scale(part_loss * learner.world_size).backward()
         loss += part_loss.detach()
     if config.gradient_clip_norm is not None:
-        worker.scaler.unscale_(worker.optimiser)
-        nn.utils.clip_grad_norm_(worker.model.parameters(), config.gradient_clip_norm)
-    worker.scaler.step(worker.optimiser)
-    worker.scaler.update()
+        learner.scaler.unscale_(learner.optimiser)
+        nn.utils.clip_grad_norm_(learner.model.parameters(), config.gradient_clip_norm)
+    learner.scaler.step(learner.optimiser)
+    learner.scaler.update()
     return loss
 
 
@@ -221,10 +221,10 @@ def _set_learning_rate(
     return rate
 
 
-def _synchronised(worker: Worker, *, last: bool) -> contextlib.AbstractContextManager:
+def _synchronised(learner: Learner, *, last: bool) -> contextlib.AbstractContextManager:
     """Let DDP exchange gradients with the last part of a batch only."""
-    if isinstance(worker.wrapped, DistributedDataParallel) and not last:
-        return worker.wrapped.no_sync()
+    if isinstance(learner.wrapped, DistributedDataParallel) and not last:
+        return learner.wrapped.no_sync()
     return contextlib.nullcontext()
 
 
@@ -243,16 +243,16 @@ def _check_finite(losses_S: Tensor, epoch: int, world_size: int) -> None:
 
 
 @torch.no_grad()
-def _average_statistics(worker: Worker) -> None:
+def _average_statistics(learner: Learner) -> None:
     """Make the batch-norm statistics the workers' average: each has gathered them over its own shares."""
-    if worker.world_size == 1:
+    if learner.world_size == 1:
         return
-    buffers = [buffer for buffer in worker.model.buffers() if buffer.is_floating_point()]
+    buffers = [buffer for buffer in learner.model.buffers() if buffer.is_floating_point()]
     if not buffers:
         return
     flat = torch.cat([buffer.reshape(-1).float() for buffer in buffers])
     dist.all_reduce(flat)
-    parts = (flat / worker.world_size).split([buffer.numel() for buffer in buffers])
+    parts = (flat / learner.world_size).split([buffer.numel() for buffer in buffers])
     for buffer, part in zip(buffers, parts, strict=True):
         buffer.copy_(part.view_as(buffer))
 

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MEASURES = ("loss", "dice", "iou", "dice_soft", "iou_soft")
+from trainables.record import VAL_MEASURES
+
+MEASURES = tuple(name.removeprefix("val_") for name in VAL_MEASURES)
 """What is summed over images, in this order."""
 
 

@@ -1,4 +1,4 @@
-"""Where a trial trains: which worker of how many, on which device; and what a process must set for it."""
+"""A worker: one process that trains, its rank and its device; and what the process must set for a trial."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ RANDOM_STREAM = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """One worker's place; the default is one process on a CPU.
+class Worker:
+    """One process of those that train a model together; the default is one alone, on a CPU.
 
     With `world_size` above 1 torch.distributed must be initialised, with these very rank and world size.
     """
@@ -46,11 +46,23 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def prepare_process(place: Place) -> torch.device:
+def check_device(name: str) -> None:
+    """Refuse a device that is not there. Raises ValueError."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device {name!r}: no such kind; give cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs here; give cpu, or one of them")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {name!r}: trials train on cpu or cuda")
+
+
+def prepare_process(worker: Worker) -> torch.device:
     """Set threads, device and convolution search of this process for a trial, and start counting its memory."""
-    device = torch.device(place.device)
-    if place.threads is not None:
-        torch.set_num_threads(place.threads)
+    device = torch.device(worker.device)
+    if worker.threads is not None:
+        torch.set_num_threads(worker.threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True  # Batches of a trial have one shape: the search for kernels pays.

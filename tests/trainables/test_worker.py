@@ -1,4 +1,4 @@
-"""python -m pytest tests/trainables/test_place.py: what a process is told before a trial, and what it tells."""
+"""python -m pytest tests/trainables/test_worker.py: what a process is told before a trial, and what it tells."""
 
 import random
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from trainables.net.vision_ops import _declared, import_torchvision
-from trainables.step.place import Place, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
+from trainables.step.worker import Worker, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
 
 
 def test_random_states_depend_on_the_numbers_given_and_nothing_else() -> None:
@@ -25,9 +25,9 @@ def test_random_states_depend_on_the_numbers_given_and_nothing_else() -> None:
 def test_threads_are_what_the_place_says() -> None:
     before = torch.get_num_threads()
     try:
-        prepare_process(Place(threads=2))
+        prepare_process(Worker(threads=2))
         assert torch.get_num_threads() == 2
-        prepare_process(Place())
+        prepare_process(Worker())
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -35,12 +35,12 @@ def test_threads_are_what_the_place_says() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can count a process's peak anew")
 def test_peak_memory_counts_from_the_start_of_the_trial() -> None:
-    cpu = prepare_process(Place())
+    cpu = prepare_process(Worker())
     base_gb = peak_memory_gb(cpu)
     block = np.ones(200_000_000, np.uint8)
     assert peak_memory_gb(cpu) > base_gb + 0.15
     del block
-    prepare_process(Place())
+    prepare_process(Worker())
     assert peak_memory_gb(cpu) < base_gb + 0.1
 
 

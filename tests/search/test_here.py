@@ -1,0 +1,121 @@
+"""python -m pytest tests/search/test_here.py: a study in this process, whose failures are real, and its resume."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.storage import Folder
+from search import here
+from search.engine import Engine
+from search.orders import Orders
+from search.sampling import lag_of
+from search.settings.config import StudyConfig
+from tests.search.studies import ENCODER, settings
+from tests.trainables.fakes import without_times
+from trainables.order import SESSION
+from trainables.record import TrialRecord
+
+STEADY = "tu-test_convnext"
+"""Its network has no batch norm, and nothing that keeps it from diverging."""
+
+
+def engine_for(folder: Path, shards: Path, *, resume: bool = False, **changes: Any) -> Engine:
+    """The engine of a driver that is in charge of the folder."""
+    config = StudyConfig.model_validate(settings(shards, **changes))
+    session = uuid.uuid4().hex
+    Folder(folder).write_json(SESSION, {"session": session})
+    pool = config.pools[0]
+    orders = Orders(config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: pool, session=session)
+    return Engine(config, orders, lag=lag_of(1), resume=resume)
+
+
+def rows(engine: Engine) -> dict[str, Any]:
+    """What must be equal between two studies: status, reason and measures of every trial and final."""
+    folders = [*(engine.folder / "trials").names(), *(f"../final/{name}" for name in (engine.folder / "final").names())]
+    records = {name: TrialRecord(engine.folder / "trials" / name) for name in folders}
+    return {
+        name: (record.status().status, record.status().reason, without_times(record.metrics()), record.test())
+        for name, record in records.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Engine:
+    """A grid of eight cells of which some cannot be trained."""
+    engine = engine_for(
+        tmp_path_factory.mktemp("planted"),
+        tiny_shards,
+        space={"encoder": [STEADY, ENCODER], "batch_size": [1, 4], "learning_rate": [1e-3, 10.0]},
+        fixed={
+            **{"decoder": "linknet", "decoder_norm": "identity", "optimiser": "sgd", "precision": "fp32"},
+            **{"dice_weight": 0.0, "iou_weight": 0.0, "bce_weight": 1.0},
+        },
+        sampler={"name": "grid"},
+        budget={"trials": 8, "epochs": 4},
+        failures={"stop_after_consecutive": 8},
+    )
+    here.run_trials(engine)
+    return engine
+
+
+def of(engine: Engine, **wanted: Any) -> list[tuple[Any, TrialRecord]]:
+    """(Optuna's trial, trial folder) of every trial with these settings."""
+    found = []
+    for trial in engine.trials():
+        record = engine.record(f"{trial.number:04d}")
+        if all(getattr(record.info().config, name) == value for name, value in wanted.items()):
+            found.append((trial, record))
+    assert found, wanted
+    return found
+
+
+def test_no_trial_is_left_running_and_the_study_goes_to_its_end(planted: Engine) -> None:
+    assert len(planted.trials()) == 8
+    for trial, record in of(planted):
+        assert record.status().status == {"COMPLETE": "complete", "FAIL": "failed"}[trial.state.name]
+
+
+def test_an_exception_is_a_row_with_its_reason_and_traceback(planted: Engine) -> None:
+    for trial, record in of(planted, encoder=ENCODER, batch_size=1):
+        status = record.status()
+        assert trial.state.name == "FAIL" and trial.user_attrs["reason"] == status.reason
+        assert "Expected more than 1 value per channel" in status.reason
+        assert "Traceback" in status.traceback and "batch_norm" in status.traceback
+        assert status.ended_at and "Expected more than 1 value" in record.folder.read_text("log.txt")
+
+
+def test_a_loss_that_is_not_finite_is_a_row_that_names_epoch_and_step(planted: Engine) -> None:
+    ((trial, record),) = of(planted, encoder=STEADY, batch_size=4, learning_rate=10.0)
+    assert trial.state.name == "FAIL" and record.status().failure == "not_finite"
+    assert "not finite in epoch" in record.status().reason
+    # What it reached before is kept, with no NaN among it.
+    assert 0 < len(record.metrics()) == len(trial.intermediate_values) < 4
+
+
+def test_a_study_interrupted_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, tiny_shards: Path) -> None:
+    changes = {"budget": {"trials": 3, "epochs": 2}, "final": {"top": 1, "epochs": 2}}
+    changes |= {"pruner": {"grace_epochs": 1, "reduction_factor": 2}}
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole = engine_for(tmp_path / "whole", tiny_shards, **changes)
+    here.run_trials(whole)
+    events, interrupted, resume = 0, 0, False
+    while True:
+        engine = engine_for(tmp_path / "broken", tiny_shards, resume=resume, **changes)
+        events = 0
+
+        def every_second_event() -> None:
+            nonlocal events
+            events += 1
+            if events % 2 == 0:
+                raise KeyboardInterrupt
+
+        try:
+            here.run_trials(engine, on_event=every_second_event)
+            break
+        except KeyboardInterrupt:
+            interrupted, resume = interrupted + 1, True
+    assert interrupted > 3
+    assert rows(engine) == rows(whole)
