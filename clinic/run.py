@@ -240,6 +240,8 @@ def serve(  # noqa: PLR0913 - one option a choice
         int, typer.Option(min=0, help="Requests that may wait; others are told to come again.")
     ] = 16,
     receive_s: Annotated[float, typer.Option(min=1, help="Seconds in which a body must have arrived.")] = 60.0,
+    corrections: Annotated[Path | None, typer.Option(help="Folder for masks that a person accepts or draws.")] = None,
+    secret_file: Annotated[Path | None, typer.Option(help="For --corrections: pseudonyms are made from it.")] = None,
 ) -> None:
     """Answer films over HTTP with segmentations and reports; keep nothing."""
     with _mistakes():
@@ -263,6 +265,8 @@ def serve(  # noqa: PLR0913 - one option a choice
             tls_cert=tls_cert,
             tls_key=tls_key,
             plain_http=plain_http,
+            corrections=corrections,
+            secret_file=secret_file,
             limits=ServiceLimits(
                 max_body_mb=max_mb, max_films=max_films, at_once=cores(), max_waiting=max_waiting, receive_s=receive_s
             ),

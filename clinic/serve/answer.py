@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -14,6 +15,7 @@ from clinic.predict.outputs import Output, Result, dicom_objects
 from clinic.predict.prediction import Options, Prediction, Prepared, check_models, predict_prepared, prepare_film
 from clinic.predict.predictor import maker_of, read_film, spacing_of
 from clinic.runtime.model import Model, open_model
+from clinic.serve.review import Decision, Review, look_json, review
 from data_prep.schema import ReadError
 
 LOG = logging.getLogger(__name__)
@@ -81,8 +83,28 @@ class Answerer:
         )
         return [self._write(film, next(predictions), outputs) if isinstance(film, _Read) else film for film in read]
 
-    def look(self, content: bytes) -> tuple[np.ndarray, Dataset | None, Prediction]:
-        """A film's pixels, header and prediction, for a page that shows them. Raises ReadError."""
+    def look(self, content: bytes) -> dict[str, Any]:
+        """A film's picture and the model's outlines. Raises ReadError."""
+        image_HW, _, prediction = self._seen(content)
+        return look_json(image_HW, prediction, self.maker.model)
+
+    def review(self, content: bytes, decision: Decision, outlines: list[Any]) -> Review:
+        """What comes of a person's decision about a film.
+
+        Raises:
+            ReadError: the film cannot be used.
+            SourceError: nothing can refer to the film.
+            ValueError: what was drawn is no outline on the film.
+        """
+        return review(
+            *self._seen(content),
+            self.maker,
+            decision=decision,
+            outlines=outlines,
+            plane_geometry=self._job.plane_geometry,
+        )
+
+    def _seen(self, content: bytes) -> tuple[np.ndarray, Dataset | None, Prediction]:
         image_HW, header = read_film(content)
         prepared = prepare_film(image_HW, self.models, spacing_mm=spacing_of(header))
         return image_HW, header, predict_prepared([prepared], self.models, self._job.options)[0]

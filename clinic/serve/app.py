@@ -14,7 +14,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -24,9 +24,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic.predict.outputs import Output
 from clinic.serve.answer import Answer
+from clinic.serve.corrections import Corrections
 from clinic.serve.dicomweb import DICOM, DICOM_JSON, WORDS, BodyError, answer_body, films_in, store_response
 from clinic.serve.gate import Gate, Refused
 from clinic.serve.metrics import Metrics
+from clinic.serve.review import Decision, Review
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 OBJECTS: dict[str, Output] = {"seg": "seg", "report": "report", "presentation": "presentation"}
@@ -58,6 +60,12 @@ class Backend(Protocol):
     async def answers(self, contents: Sequence[bytes], outputs: tuple[Output, ...]) -> list[Answer]:
         """One answer a film, in their order."""
 
+    async def look(self, content: bytes) -> dict[str, Any]:
+        """A film's picture and the model's outlines (`clinic.serve.review.look_json`)."""
+
+    async def review(self, content: bytes, decision: Decision, outlines: list[Any]) -> Review:
+        """What comes of a decision about a film."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
@@ -68,17 +76,20 @@ class Service:
     backend: Backend
     model: str
     """The model's name, for `/health`."""
+    corrections: Corrections | None = None
+    """Where a person's masks are kept; None: nowhere."""
 
 
-def make_app(service: Service) -> FastAPI:
-    """The app of a service."""
+def make_app(service: Service, *routers: APIRouter) -> FastAPI:
+    """The app of a service, with further routes."""
     app = FastAPI(title="MammoSearch", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service = service
     app.add_middleware(Counted, metrics=service.metrics)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(BodyError, _no_body)
-    app.include_router(router)
+    for routes in (router, *routers):
+        app.include_router(routes)
     return app
 
 

@@ -19,6 +19,7 @@ from data_prep.schema import REASONS
 
 DICOM = "application/dicom"
 DICOM_JSON = "application/dicom+json"
+RELATED = "multipart/related"
 WORDS = {
     **REASONS,
     NO_IDENTITY: "the header lacks what identifies a film",
@@ -53,19 +54,22 @@ def films_in(body: bytes, header: str, *, most: int) -> list[bytes]:
     Raises:
         BodyError: the body is empty, of another type, broken, or holds more films.
     """
-    kind, parameters = content_type(header)
-    if kind == DICOM:
-        films = [body] if body else []
-    elif kind == "multipart/related":
-        boundary = parameters.get("boundary", "")
-        if not boundary:
-            raise BodyError("multipart/related without a boundary")
-        films = _parts(body, boundary, most)
-    else:
-        raise BodyError(f"send {DICOM}, or multipart/related of it; {kind} is neither")
+    kind, _ = content_type(header)
+    if kind not in (DICOM, RELATED):
+        raise BodyError(f"send {DICOM}, or {RELATED} of it; {kind} is neither")
+    films = parts_in(body, header, most=most) if kind == RELATED else [body] if body else []
     if not films:
         raise BodyError("the body holds no film")
     return films
+
+
+def parts_in(body: bytes, header: str, *, most: int) -> list[bytes]:
+    """The contents of a multipart/related body's parts. Raises BodyError as `films_in`."""
+    kind, parameters = content_type(header)
+    boundary = parameters.get("boundary", "")
+    if kind != RELATED or not boundary:
+        raise BodyError(f"{RELATED} without a boundary" if kind == RELATED else f"{kind} is not {RELATED}")
+    return _parts(body, boundary, most)
 
 
 def _parts(body: bytes, boundary: str, most: int) -> list[bytes]:
@@ -73,7 +77,7 @@ def _parts(body: bytes, boundary: str, most: int) -> list[bytes]:
 
     def begin() -> None:
         if len(parts) == most:
-            raise BodyError(f"the body holds more than {most} films; send them in several requests")
+            raise BodyError(f"the body holds more than {most} parts; send them in several requests")
         parts.append([])
 
     def data(content: bytes, start: int, end: int) -> None:

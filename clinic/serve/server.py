@@ -8,22 +8,28 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
 
+from clinic.archive.identity import read_secret
 from clinic.predict.outputs import Output
 from clinic.private_file import read_private
+from clinic.serve import pages
 from clinic.serve.answer import Answer, Answerer, AnswerJob
 from clinic.serve.app import Backend, Service, make_app
+from clinic.serve.corrections import Corrections
 from clinic.serve.gate import Gate, ServiceLimits
 from clinic.serve.metrics import Metrics
+from clinic.serve.review import Decision, Review
 
 LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 TOKEN_BYTES = 24
 DRAIN_S = 30
 """In which requests under way are answered when the service is told to stop."""
@@ -43,6 +49,10 @@ class ServeOrder:
     plain_http: bool = False
     """Whether other machines may speak to it without TLS, e.g. a proxy that has it."""
     limits: ServiceLimits = field(default_factory=ServiceLimits)
+    corrections: Path | None = None
+    """Folder of a person's masks; None: they are kept nowhere."""
+    secret_file: Path | None = None
+    """Pseudonyms of films that are kept are made from its content."""
 
 
 class Here:
@@ -54,8 +64,18 @@ class Here:
 
     async def answers(self, contents: Sequence[bytes], outputs: tuple[Output, ...]) -> list[Answer]:
         """One answer a film, in their order; films of one request are one batch."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._answerer, contents, outputs)
+        return await self._run(self._answerer, contents, outputs)
+
+    async def look(self, content: bytes) -> dict[str, Any]:
+        """A film's picture and the model's outlines."""
+        return await self._run(self._answerer.look, content)
+
+    async def review(self, content: bytes, decision: Decision, outlines: list[Any]) -> Review:
+        """What comes of a decision about a film."""
+        return await self._run(self._answerer.review, content, decision, outlines)
+
+    async def _run(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 
 def check_order(order: ServeOrder) -> None:
@@ -65,6 +85,8 @@ def check_order(order: ServeOrder) -> None:
     for file in (order.tls_cert, order.tls_key):
         if file is not None and not file.is_file():
             raise ValueError(f"TLS: there is no file {file}")
+    if order.corrections is not None and order.secret_file is None:
+        raise ValueError("--corrections needs --secret-file: films and patients are kept under pseudonyms made from it")
     if is_loopback(order.host):
         return
     if order.token_file is None:
@@ -90,7 +112,11 @@ def build_app(order: ServeOrder, backend: Backend, model: str) -> FastAPI:
     if order.token_file is not None:
         token = read_private(order.token_file, make=secrets.token_urlsafe(TOKEN_BYTES).encode()).decode().strip()
     gate = Gate(token, order.limits)
-    return make_app(Service(gate=gate, metrics=Metrics(gate), backend=backend, model=model))
+    kept = None
+    if order.corrections is not None and order.secret_file is not None:
+        kept = Corrections(order.corrections, read_secret(order.secret_file, make=True))
+    service = Service(gate=gate, metrics=Metrics(gate), backend=backend, model=model, corrections=kept)
+    return make_app(service, pages.router)
 
 
 def cores() -> int:

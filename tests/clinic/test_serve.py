@@ -126,7 +126,7 @@ def test_health_is_for_anyone_and_metrics_are_not():
         ("multipart/related; boundary=edge", b"", "holds no film"),
         ("multipart/related; boundary=edge", b"no part here", "broken"),
         ("multipart/related; boundary=edge", b"--edge\r\nContent-Type: a/b\r\n\r\nfilm", "no end"),
-        ("multipart/related; boundary=edge", related(*[b"x"] * 5)[0], "more than 4 films"),
+        ("multipart/related; boundary=edge", related(*[b"x"] * 5)[0], "more than 4 parts"),
         ("multipart/related; boundary=edge", b"--edge\r\n" + b"A: b\r\n" * 50 + b"\r\nx\r\n--edge--", "broken"),
     ],
 )
