@@ -25,11 +25,13 @@ BLOCK_FILMS = 8
 """Films of one task: a full-size film takes about a second, so results come every few seconds."""
 
 
-class _Actor:
+class _Worker:
     """A job that Ray keeps open in a process of its own."""
 
-    def __init__(self, job: Job) -> None:
-        self._work = job.open()
+    job: Job
+
+    def __init__(self) -> None:
+        self._work = self.job.open()
 
     def __call__(self, block: pd.DataFrame) -> pd.DataFrame:
         done = [json.dumps(asdict(self._work(_film(text)))) for text in block["film"]]
@@ -59,8 +61,8 @@ def _spread(job: Job, films: Sequence[FilmFile], *, workers: int | None) -> Iter
         texts = [json.dumps(asdict(film)) for film in films]
         blocks = [pd.DataFrame({"film": texts[at : at + BLOCK_FILMS]}) for at in range(0, len(texts), BLOCK_FILMS)]
         done = ray.data.from_pandas(blocks).map_batches(
-            _Actor,
-            fn_constructor_args=(job,),
+            # As an argument the job would lie in the object store, of which Ray warns: it may be lost.
+            type("Films", (_Worker,), {"job": job}),
             batch_size=BLOCK_FILMS,
             batch_format="pandas",
             compute=ray.data.ActorPoolStrategy(size=count),

@@ -240,6 +240,8 @@ def serve(  # noqa: PLR0913 - one option a choice
         int, typer.Option(min=0, help="Requests that may wait; others are told to come again.")
     ] = 16,
     receive_s: Annotated[float, typer.Option(min=1, help="Seconds in which a body must have arrived.")] = 60.0,
+    replicas: Annotated[int, typer.Option(min=0, help="Copies of the model by Ray Serve; 0: this process.")] = 0,
+    max_replicas: Annotated[int, typer.Option(min=0, help="Up to so many while more is asked.")] = 0,
     corrections: Annotated[Path | None, typer.Option(help="Folder for masks that a person accepts or draws.")] = None,
     secret_file: Annotated[Path | None, typer.Option(help="For --corrections: pseudonyms are made from it.")] = None,
 ) -> None:
@@ -271,7 +273,12 @@ def serve(  # noqa: PLR0913 - one option a choice
                 max_body_mb=max_mb, max_films=max_films, at_once=cores(), max_waiting=max_waiting, receive_s=receive_s
             ),
         )
-        run_service(order)
+        if replicas:
+            from clinic.serve.replicas import serve_replicas
+
+            serve_replicas(order, replicas=replicas, most=max_replicas)
+        else:
+            run_service(order)
 
 
 def _spread(films: int, workers: int | None) -> tuple[Spread, int | None]:

@@ -64,7 +64,9 @@ function fit() {
   if (!film) return;
   const zoom = Number(by("zoom").value);
   const wide = Math.max(1, by("view").clientWidth - 2);
-  const scale = zoom * Math.min(wide / film.columns, (0.8 * window.innerHeight) / film.rows);
+  const above = by("view").getBoundingClientRect().top + window.scrollY;
+  const high = Math.max(320, window.innerHeight - above - 12); // the whole film on the first screen
+  const scale = zoom * Math.min(wide / film.columns, high / film.rows);
   by("stage").style.width = film.columns * scale + "px";
   by("stage").style.height = film.rows * scale + "px";
   const canvas = by("lines");
