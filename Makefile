@@ -1,10 +1,12 @@
 # Every command of the project. CI calls the same targets.
 #   make          the environment, then the search of nas.yaml: phantoms, CPU, all five encoders of the paper
 #   make test     the environment, then every test
-# Settings: VENV (folder of the environment), PYTHON (interpreter to make it with), EXTRAS, ARGS (passed to the search).
+# Settings: VENV (folder of the environment), PYTHON (interpreter to make it with), EXTRAS, SPACE (the study),
+#   ARGS (passed to the search).
 
 VENV ?= .venv
 EXTRAS ?= study,dev,codecs,figures,clinic
+SPACE ?= nas.yaml
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -12,7 +14,7 @@ STAMP := $(VENV)/.installed
 .PHONY: study test quick lint types imports check format tree environment clean help
 
 study: environment
-	$(BIN)/python -m search.run --space nas.yaml $(ARGS)
+	$(BIN)/python -m search.run --space $(SPACE) $(ARGS)
 
 test: environment
 	$(BIN)/python -m pytest

@@ -62,9 +62,7 @@ def find_films(inputs: Sequence[str], *, boxes: str | None = None, box: Box | No
         elif not below:
             mistakes.append(f"{given!r} holds no image file")
         else:
-            is_file = below[0][0] in (given, str(Path(given).expanduser()))
-            above = "" if is_file or len(inputs) == 1 else f"{PurePosixPath(given.rstrip('/')).name}/"
-            found += [(path, above + relative) for path, relative in below]
+            found += _called(given, below, alone=len(inputs) == 1)
     if mistakes:
         raise ValueError("; ".join(mistakes))
     films = _named(list(dict.fromkeys(found)))
@@ -95,6 +93,16 @@ def read_box(text: str) -> Box:
     if len(edges) != 4 or edges[0] >= edges[2] or edges[1] >= edges[3] or min(edges) < 0:
         raise ValueError(f"box: {text!r} is not TOP,LEFT,BOTTOM,RIGHT in pixels, as in 1200,340,1500,610")
     return Box(*edges)
+
+
+def _called(given: str, below: list[tuple[str, str]], *, alone: bool) -> list[tuple[str, str]]:
+    """(path, what its results are called): the path below the folder; or the folder, of one film deep inside it."""
+    folder = PurePosixPath(given.rstrip("/")).name
+    if below[0][0] in (given, str(Path(given).expanduser())):
+        return below
+    if len(below) == 1 and folder and below[0][1].count("/") > 1:
+        return [(below[0][0], f"{folder}.dcm")]
+    return [(path, relative if alone else f"{folder}/{relative}") for path, relative in below]
 
 
 def _below(given: str) -> list[tuple[str, str]] | None:

@@ -6,7 +6,6 @@ these; what may be empty (type 2) is added empty here, on a copy. What must be t
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import logging
 import math
@@ -82,8 +81,8 @@ def completed(header: Dataset, *, plane_geometry: bool = False) -> Dataset:
     missing = [name for name in IDENTITY if not header.get(name)]
     if missing:
         raise SourceError(f"the header lacks {', '.join(missing)}, so nothing can refer to the film")
-    source = copy.deepcopy(header)
-    source.remove_private_tags()
+    source = Dataset()
+    source.update({element.tag: element for element in header})
     for name in MAY_BE_EMPTY:
         if name not in source or source[name].value is None:
             setattr(source, name, "")

@@ -84,3 +84,10 @@ def test_one_box_is_of_one_film(tmp_path: Path):
 def test_a_box_is_four_edges_in_order(text: str):
     with pytest.raises(ValueError, match="TOP,LEFT,BOTTOM,RIGHT"):
         read_box(text)
+
+
+def test_one_film_deep_inside_a_folder_is_called_like_the_folder(tmp_path: Path):
+    """As downloads of CBIS-DDSM have it: name / study / series / 1-1.dcm."""
+    touch(tmp_path, "P_1_LEFT_CC/2.25.1/2.25.2/1-1.dcm", "P_1_LEFT_MLO/2.25.3/2.25.4/1-1.dcm")
+    films = find_films([str(tmp_path / name) for name in ("P_1_LEFT_CC", "P_1_LEFT_MLO")])
+    assert [film.name for film in films] == ["P_1_LEFT_CC", "P_1_LEFT_MLO"]
