@@ -13,12 +13,12 @@ in what was asked for; 130 interrupted (the same command goes on).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cluster.cli import SAME_COMMAND, exits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ def pack(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
 ) -> None:
     """Make a model folder that predicts alone."""
-    with _mistakes():
+    with exits("clinic", go_on=SAME_COMMAND):
         from clinic.pack import pack as pack_trial
 
         info = pack_trial(trial, out, shards=shards, overwrite=overwrite)
@@ -86,7 +86,7 @@ def predict(  # noqa: PLR0913 - one option a choice
     workers: Workers = None,
 ) -> None:
     """Segment films; one that cannot be used is a row with its reason, and the rest goes on."""
-    with _mistakes():
+    with exits("clinic", go_on=SAME_COMMAND):
         from clinic.films import find_films, read_box
         from clinic.predict.batch import predict_films
         from clinic.predict.choices import to_flips, to_outputs
@@ -124,7 +124,7 @@ def export(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads at which latency is measured.")] = 1,
 ) -> None:
     """Write the network in other forms, measure them here, and choose the one that `predict` uses."""
-    with _mistakes():
+    with exits("clinic", go_on=SAME_COMMAND):
         from clinic.export.choose import Limits
         from clinic.export.export import ExportOrder
         from clinic.export.export import export as export_model
@@ -138,11 +138,7 @@ def export(
             epochs=epochs,
             threads=threads,
         )
-        try:
-            print_variants(export_model(order, tell=lambda line: typer.echo(line, err=True)))
-        except (LookupError, RuntimeError) as error:
-            typer.echo(f"clinic: {error}", err=True)
-            raise typer.Exit(1) from error
+        print_variants(export_model(order, tell=lambda line: typer.echo(line, err=True)))
 
 
 @app.command()
@@ -157,7 +153,7 @@ def archive(
     workers: Workers = None,
 ) -> None:
     """Keep the region of each lesion at full resolution, without loss, in new objects without anyone's name."""
-    with _mistakes():
+    with exits("clinic", go_on=SAME_COMMAND):
         from clinic.archive.identity import read_secret
         from clinic.archive.keep import ArchiveJob, archive_films
         from clinic.archive.show import archive_text
@@ -191,7 +187,7 @@ def restore(
     secret_file: Annotated[Path | None, typer.Option(help="The archive's secret, for --check.")] = None,
 ) -> None:
     """Put the regions back into films of the original size; compare them with the originals."""
-    with _mistakes():
+    with exits("clinic", go_on=SAME_COMMAND):
         from clinic.archive.check import check_archive
         from clinic.archive.identity import read_secret
         from clinic.archive.restore import film_object, films_of, put_back
@@ -246,7 +242,7 @@ def serve(  # noqa: PLR0913 - one option a choice
     secret_file: Annotated[Path | None, typer.Option(help="For --corrections: pseudonyms are made from it.")] = None,
 ) -> None:
     """Answer films over HTTP with segmentations and reports; keep nothing."""
-    with _mistakes():
+    with exits("clinic", go_on=SAME_COMMAND):
         from clinic.predict.prediction import Options
         from clinic.serve.answer import AnswerJob
         from clinic.serve.gate import ServiceLimits
@@ -304,22 +300,6 @@ def _tell(table: pd.DataFrame, out: str) -> None:
     print(f"{out}: {len(table) - left_out} films segmented, {marked} lesions marked, {left_out} films left out")
     if len(bad):
         raise typer.Exit(1)
-
-
-@contextmanager
-def _mistakes() -> Iterator[None]:
-    """A mistake of the user's is one message and exit status 2."""
-    try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
-        typer.echo(f"clinic: {error}", err=True)
-        raise typer.Exit(2) from error
-    except OSError as error:
-        typer.echo(f"clinic: {type(error).__name__}: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        typer.echo("clinic: interrupted; the same command goes on where it stopped", err=True)
-        raise typer.Exit(130) from error
 
 
 if __name__ == "__main__":

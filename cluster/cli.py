@@ -46,6 +46,17 @@ EXTRA_OF = {
     "segmentation_models_pytorch": "train",
     "timm": "train",
     "safetensors": "train",
+    "highdicom": "clinic",
+    "pyjpegls": "clinic",
+    "onnx": "clinic",
+    "onnxruntime": "clinic",
+    "torch_pruning": "clinic",
+    "fastapi": "clinic",
+    "uvicorn": "clinic",
+    "python_multipart": "clinic",
+    "prometheus_client": "clinic",
+    "openvino": "openvino",
+    "nncf": "openvino",
 }
 """Package -> the extra of pyproject.toml that installs it."""
 SAME_COMMAND = "the same command goes on where it stopped"

@@ -42,13 +42,13 @@ def choose(variants: Sequence[Variant], limits: Limits) -> Variant:
         limits: that it must keep.
 
     Raises:
-        LookupError: none keeps them; the message has a line for each.
+        RuntimeError: none keeps them; the message has a line for each.
     """
     measured = [(variant, variant.measured) for variant in variants if variant.measured is not None]
     within = [(variant, found) for variant, found in measured if not limits.broken_by(found)]
     if not within:
         lines = [f"{variant.name}: {', '.join(limits.broken_by(found))}" for variant, found in measured]
-        raise LookupError("no variant keeps the limits:\n  " + "\n  ".join(lines or ["none was measured"]))
+        raise RuntimeError("no variant keeps the limits:\n  " + "\n  ".join(lines or ["none was measured"]))
     best = max(found.val_dice or 0.0 for _, found in within)
     good = [(variant, found) for variant, found in within if (found.val_dice or 0.0) >= best - AS_GOOD]
     return min(good, key=lambda pair: pair[1].p50_ms or float("inf"))[0]

@@ -84,7 +84,7 @@ def export(order: ExportOrder, tell: Tell) -> Variants:
 
     Raises:
         ValueError: the shards are not what the model was trained on, or a variant cannot be made.
-        LookupError: no variant keeps the limits; everything is written all the same, and `weights` stays chosen.
+        RuntimeError: no variant keeps the limits; everything is written all the same, and `weights` stays chosen.
     """
     check_names(order.variants)
     folder = Folder(order.model)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -28,6 +28,10 @@ from trainables.record import now
 
 SETTINGS = "settings.json"
 FILMS, LESIONS = "films.csv", "lesions.csv"
+LESION_COLUMNS = [
+    *("film", "name", "lesion", "top", "left", "bottom", "right", "area_px", "area_mm2", "diameter_px", "diameter_mm"),
+    *("mean_probability", "max_probability"),
+]
 UNDER_WAY = ".predicting"
 BLOCK_FILMS = 25
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
@@ -147,16 +151,11 @@ def _write_tables(out: Folder, done: dict[str, Outcome], films: Sequence[FilmFil
     others = [name for name in done if name not in set(names)]
     kept = [done[name] for name in [*names, *others]]
     table = pd.DataFrame([outcome.row for outcome in kept])
-    lesions = pd.DataFrame([row for outcome in kept for row in outcome.lesions], columns=_lesion_columns(kept))
+    lesions = pd.DataFrame([row for outcome in kept for row in outcome.lesions], columns=LESION_COLUMNS)
     for name, frame in ((FILMS, table), (LESIONS, lesions)):
         out.write_bytes(name, to_csv(frame))
     out.remove(UNDER_WAY)
     return table[table["name"].isin(names)].reset_index(drop=True)
-
-
-def _lesion_columns(kept: Iterable[Outcome]) -> list[str]:
-    first = next((row for outcome in kept for row in outcome.lesions), None)
-    return list(first) if first else ["film", "name", "lesion"]
 
 
 def to_csv(frame: pd.DataFrame) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 from clinic.runtime.model import Model
 from clinic.runtime.variants import Variant
@@ -99,6 +100,7 @@ def write_trial(folder: Path, *, test: bool = True, **config: Any) -> TrialRecor
     record.write_metrics([EpochRow.model_validate(row) for row in rows])
     if test:
         record.write_test({"dice": 0.55, "iou": 0.4, "dice_soft": 0.5, "iou_soft": 0.4, "loss": 0.5, "images": 12})
+    torch.manual_seed(0)
     model = build_model(Architecture.of(settings, 64))
     record.folder.write_bytes("weights.safetensors", weights_bytes(model.state_dict()))
     return record
