@@ -13,7 +13,6 @@ import logging
 import math
 from collections.abc import Mapping
 from enum import Enum
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cluster.storage import Folder
 from search.budget import Spent, trials_spent
-from search.distributions import distributions, suggest
+from search.distributions import distributions
 from search.final import winners
 from search.ledger import JOURNAL, Ledger, load_ended_trials
 from search.objectives import values
@@ -96,14 +95,7 @@ class Engine:
             reduction_factor=config.pruner.reduction_factor,
             directions=self._directions,
         )
-        self._sampling = Sampling(
-            config.sampler.name,
-            seed=config.sampler_seed,
-            lag=lag,
-            directions=list(self._directions),
-            startup_trials=config.sampler.startup_trials,
-            population=config.sampler.population_size,
-        )
+        self._sampling = Sampling(config, lag=lag)
         if resume:
             self._recall()
         if not self.ledger.trials():
@@ -158,10 +150,10 @@ class Engine:
         """A configuration that was not trained yet; a repeat only if the sampler has nothing else to offer."""
         known = {t.user_attrs["key"]: t.number for t in trials}
         for attempt in range(ATTEMPTS):
-            suggestion = self._sampling.suggest(number, attempt, partial(suggest, self.space))
-            params = self.space.active(suggestion.params)
+            proposal = self._sampling.suggest(number, attempt)
+            params = dict(proposal.params)
             if self.space.key(params) not in known:
-                return self._enter(number, params, role="search", system_attrs=suggestion.system_attrs)
+                return self._enter(number, params, role="search", system_attrs=proposal.notes)
         if self.config.study.repeats == "new_seed":
             return self._enter(number, params, role="search", seed=self.config.study.seed + number)
         if (size := self.space.size()) is not None:

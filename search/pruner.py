@@ -13,23 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
-Direction = Literal["maximize", "minimize"]
+from search.methods.rungs import Direction, rung_epochs
 
-
-def rung_epochs(*, grace_epochs: int, reduction_factor: int, epochs: int) -> tuple[int, ...]:
-    """The epochs at which trials are compared: grace, grace * eta, ... below the full budget.
-
-    >>> rung_epochs(grace_epochs=1, reduction_factor=3, epochs=20)
-    (1, 3, 9)
-    """
-    rungs = []
-    at = grace_epochs
-    while at < epochs:
-        rungs.append(at)
-        at *= reduction_factor
-    return tuple(rungs)
+__all__ = ["Direction", "Rungs", "rung_epochs"]
 
 
 class Rungs:

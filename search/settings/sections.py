@@ -62,12 +62,13 @@ class DataConfig(Section):
 class SamplerConfig(Section):
     """Who proposes the configurations."""
 
-    name: Literal["tpe", "random", "grid", "nsga2"] = "tpe"
-    """`tpe` learns from finished trials; `grid` goes through a finite space; `nsga2` is for two objectives."""
+    name: Literal["tpe", "forecast", "gp", "random", "grid", "nsga2"] = "tpe"
+    """`tpe`, `forecast` and `gp` learn from earlier trials, `forecast` from their whole curves; `grid` goes through a
+    finite space; `nsga2` is for two objectives."""
     seed: int | None = Field(default=None, ge=0, le=MOST_SEED)
     """Default: the study's seed."""
     startup_trials: int = Field(default=10, ge=1, le=MOST_TRIALS)
-    """`tpe`: trials drawn at random before it learns; baselines count."""
+    """`tpe`, `gp`: trials drawn at random before they learn; baselines count."""
     population_size: int = Field(default=20, ge=2, le=MOST_TRIALS)
     """`nsga2`: trials of one generation."""
 

@@ -69,7 +69,7 @@ placement: t4x2
     assert found["bugdet"].startswith("7 unknown key; did you mean budget?")
     assert (
         found["sampler.name"]
-        == '8 not one of the choices (got "tpee"); did you mean tpe? allowed: tpe, random, grid, nsga2'
+        == '8 not one of the choices (got "tpee"); did you mean tpe? allowed: tpe, forecast, gp, random, grid, nsga2'
     )
     assert found["pools.2"].startswith('9 unknown pool (got "v100"); did you mean p100? allowed: cpu, p100, t4, t4x2')
     assert len(found) == 6
