@@ -6,8 +6,8 @@
 For each method: how many epochs were trained, by all slots together, until a configuration within 0.005 Dice of the
 grid's best was trained in full; the median over seeds, and what nine studies in ten stay below; the share of studies
 that are there within a quarter of the grid's epochs; the share in which the grid's true winner was begun and never
-trained in full; and the share of slot time in use. `inf`: not within the whole grid's epochs. The oracle begins with the
-winner: no method can be below it. With many slots it, too, trains many epochs, for one trial's epochs follow one another.
+trained in full; and the share of slot time in use. `inf`: not within the whole grid's epochs. The oracle begins with
+the winner: no method can be below it. With many slots it trains many epochs too, for those of one trial come in a row.
 
 Curves: `lesion` and `whole` are those of benchmarks/data/curves.parquet (`benchmarks/curves.py`), `synthetic` invents a
 grid for each seed. Methods of other projects are run as their users run them (`benchmarks/rivals.py`).
