@@ -24,18 +24,19 @@ class EveryEpoch:
     """Trials pause after every epoch from `grace_epochs` on, and a rule says which of them end.
 
     Args:
+        known: the trials; told on by others.
         rule: (known, trial) -> whether it ends.
         grace_epochs: no trial ends before.
         epochs: the full budget.
     """
 
-    def __init__(self, rule: Callable[[Known, Seen], bool], *, grace_epochs: int, epochs: int) -> None:
-        self.rule, self.grace_epochs, self.epochs = rule, grace_epochs, epochs
+    def __init__(self, known: Known, rule: Callable[[Known, Seen], bool], *, grace_epochs: int, epochs: int) -> None:
+        self.known, self.rule, self.grace_epochs, self.epochs = known, rule, grace_epochs, epochs
 
-    def choose(self, known: Known, propose: Propose) -> Step | None:
+    def choose(self, propose: Propose) -> Step | None:
         """A paused trial goes on by one epoch or ends; without one, the proposal begins."""
-        for trial in known.paused():
-            if not trial.baseline and self.rule(known, trial):
+        for trial in self.known.paused():
+            if not trial.baseline and self.rule(self.known, trial):
                 return Stop(number=trial.number, reason="the rule")
             return Resume(number=trial.number, until=min(trial.epoch + 1, self.epochs))
         proposal = propose()

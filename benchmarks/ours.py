@@ -49,9 +49,9 @@ class Ours:
 
 
 CANDIDATES: dict[str, Callable[[Setup], Chooses]] = {
-    "median": lambda setup: EveryEpoch(below_median, grace_epochs=setup.grace_epochs, epochs=setup.epochs),
+    "median": lambda setup: EveryEpoch(setup.known, below_median, grace_epochs=setup.grace_epochs, epochs=setup.epochs),
     "extrapolation": lambda setup: EveryEpoch(
-        hopeless_alone(setup.epochs), grace_epochs=setup.grace_epochs, epochs=setup.epochs
+        setup.known, hopeless_alone(setup.epochs), grace_epochs=setup.grace_epochs, epochs=setup.epochs
     ),
 }
 

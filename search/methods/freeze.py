@@ -15,6 +15,7 @@ import numpy as np
 from search.methods.forecast import Forecast, Outlook
 from search.methods.known import Known, Seen
 from search.methods.points import Params, Points
+from search.methods.rungs import Ladder
 from search.methods.steps import Proposal, Propose, Resume, Start, Step, Stop
 
 CANDIDATES = 256
@@ -64,18 +65,18 @@ class FreezeThaw:
     """The pruner that goes with it, and with any other sampler.
 
     Args:
-        rungs: ascending epochs below `epochs` at which trials pause.
-        epochs: the full budget.
+        known: the trials; told on by others.
+        ladder: the rungs at which trials pause.
         forecast: what is expected.
         stop_below: a paused trial ends when its chance to become the best falls below this.
     """
 
-    def __init__(self, rungs: Sequence[int], *, epochs: int, forecast: Forecast, stop_below: float = 0.01) -> None:
-        self.rungs, self.epochs, self.forecast, self.stop_below = tuple(rungs), epochs, forecast, stop_below
+    def __init__(self, known: Known, ladder: Ladder, *, forecast: Forecast, stop_below: float = 0.01) -> None:
+        self.known, self.ladder, self.forecast, self.stop_below = known, ladder, forecast, stop_below
 
-    def choose(self, known: Known, propose: Propose) -> Step | None:
+    def choose(self, propose: Propose) -> Step | None:
         """Baselines first; then whatever is expected to bring most."""
-        paused = known.paused()
+        paused = self.known.paused()
         for trial in paused:
             if trial.baseline:
                 return self._resume(trial)
@@ -85,12 +86,12 @@ class FreezeThaw:
             return None
         outlook = self.forecast.outlook(asked, [*(trial.number for trial in paused), None][: len(asked)])
         if outlook is None:
-            return Start(proposal=proposal, until=self._after(0)) if proposal else self._resume(paused[0])
+            return Start(proposal=proposal, until=self.ladder.after(0)) if proposal else self._resume(paused[0])
         if (hopeless := self._hopeless(paused, outlook)) is not None:
             return hopeless
         most = int(np.argmax(outlook.improvement_M()))
         if proposal is not None and most == len(paused):
-            return Start(proposal=proposal, until=self._after(0))
+            return Start(proposal=proposal, until=self.ladder.after(0))
         return self._resume(paused[most])
 
     def _hopeless(self, paused: Sequence[Seen], outlook: Outlook) -> Stop | None:
@@ -101,10 +102,7 @@ class FreezeThaw:
         return None
 
     def _resume(self, trial: Seen) -> Resume:
-        return Resume(number=trial.number, until=self._after(trial.epoch))
-
-    def _after(self, epoch: int) -> int:
-        return next((rung for rung in self.rungs if rung > epoch), self.epochs)
+        return Resume(number=trial.number, until=self.ladder.after(trial.epoch))
 
 
 def _identity(params: Params) -> tuple[tuple[str, object], ...]:

@@ -39,21 +39,15 @@ class Seen:
     """What the sampler wrote down with its proposal, e.g. NSGA-II the generation."""
     values: dict[int, Values] = field(default_factory=dict)
     """Epoch -> its objectives then: those of its best epoch so far."""
+    epoch: int = 0
+    """Its last reported epoch; 0 before the first."""
+    last: Values | None = None
+    """Its newest objectives."""
     state: State = "running"
     final: Values | None = None
     """The objectives it ended with; None while it runs, and for a failed one."""
     changes: int = 0
     """Counts what was told of it."""
-
-    @property
-    def epoch(self) -> int:
-        """Its last reported epoch; 0 before the first."""
-        return max(self.values, default=0)
-
-    @property
-    def last(self) -> Values | None:
-        """Its newest objectives; None before the first report."""
-        return self.values[self.epoch] if self.values else None
 
 
 class Known:
@@ -66,6 +60,8 @@ class Known:
         """Numbers of the ended trials, in the order in which they ended."""
         self.open: dict[int, Seen] = {}
         """The trials that have not ended, in order of number."""
+        self.reached: dict[int, list[Seen]] = {}
+        """Epoch -> the trials that have been trained to it, in the order in which they reached it."""
         self.position = 0
         """How many events were told: what a decision is written down with."""
 
@@ -87,8 +83,15 @@ class Known:
         self.trials[number] = self.open[number] = trial
 
     def report(self, number: int, epoch: int, values: Sequence[float]) -> None:
-        """A trial has these objectives after `epoch` epochs."""
-        self._of(number).values[epoch] = tuple(values)
+        """A trial has these objectives after `epoch` epochs. An epoch that is told again keeps its first ones.
+
+        (A trial whose slot was lost trains from its last checkpoint; what was decided on an epoch stays decided on it.)
+        """
+        trial = self._of(number)
+        if epoch not in trial.values:
+            trial.epoch, trial.last = epoch, tuple(values)
+            trial.values[epoch] = trial.last
+            self.reached.setdefault(epoch, []).append(trial)
 
     def pause(self, number: int) -> None:
         """A trial reached the epoch it was to train to, and waits for a decision."""
@@ -111,10 +114,6 @@ class Known:
     def paused(self) -> list[Seen]:
         """The trials that wait for a decision, in order of number."""
         return [trial for trial in self.open.values() if trial.state == "paused"]
-
-    def at(self, epoch: int) -> list[tuple[Seen, Values]]:
-        """The trials that were trained to `epoch` or beyond, with what they had then."""
-        return [(trial, trial.values[epoch]) for trial in self if epoch in trial.values]
 
     def _of(self, number: int) -> Seen:
         self._told()

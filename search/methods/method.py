@@ -31,7 +31,7 @@ class Proposes(Protocol):
 class Chooses(Protocol):
     """A pruner: it decides what a free slot does next."""
 
-    def choose(self, known: Known, propose: Propose) -> Step | None:
+    def choose(self, propose: Propose) -> Step | None:
         """The next step, a function of what is known and of the proposal; None if there is none."""
 
 
@@ -60,7 +60,7 @@ class Method:
 
     def next(self) -> Step | None:
         """What a free slot does next."""
-        return self._pruner.choose(self.known, self.propose)
+        return self._pruner.choose(self.propose)
 
     def propose(self) -> Proposal | None:
         """A configuration that was not trained yet; None if there is none, or no new trial may begin."""

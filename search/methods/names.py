@@ -11,7 +11,7 @@ from search.methods.freeze import ForecastSampler, FreezeThaw
 from search.methods.known import Known
 from search.methods.method import Chooses, Method, Proposes
 from search.methods.points import Points
-from search.methods.rungs import Direction, Halving, rung_epochs
+from search.methods.rungs import Direction, Halving, Ladder
 from search.methods.samplers import SAMPLERS, Sampler
 from search.settings.config import StudyConfig
 from search.settings.space import Space
@@ -58,9 +58,9 @@ class Setup:
         return Forecast(self.points, self.known, epochs=self.epochs, directions=self.directions, seed=self.seed)
 
     @property
-    def rungs(self) -> tuple[int, ...]:
-        """The epochs at which trials are compared."""
-        return rung_epochs(grace_epochs=self.grace_epochs, reduction_factor=self.reduction_factor, epochs=self.epochs)
+    def ladder(self) -> Ladder:
+        """The rungs at which trials pause."""
+        return Ladder.of(grace_epochs=self.grace_epochs, reduction_factor=self.reduction_factor, epochs=self.epochs)
 
     def sampler(self, name: str) -> Proposes:
         """The sampler of a name.
@@ -100,10 +100,10 @@ class Setup:
         )
 
 
-def _halving(setup: Setup, *, rungs: Sequence[int] | None = None, **changes: bool | int) -> Halving:
+def _halving(setup: Setup, *, ladder: Ladder | None = None, **changes: bool | int) -> Halving:
     return Halving(
-        setup.rungs if rungs is None else rungs,
-        epochs=setup.epochs,
+        setup.known,
+        ladder or setup.ladder,
         reduction_factor=setup.reduction_factor,
         directions=setup.directions,
         **changes,  # type: ignore[arg-type]
@@ -112,11 +112,11 @@ def _halving(setup: Setup, *, rungs: Sequence[int] | None = None, **changes: boo
 
 SAMPLER_NAMES = ("forecast", *SAMPLERS)
 PRUNERS: dict[str, Callable[[Setup], Chooses]] = {
-    "none": lambda setup: _halving(setup, rungs=()),
+    "none": lambda setup: _halving(setup, ladder=Ladder((), setup.epochs)),
     "asha": _halving,
     "promotion": lambda setup: _halving(setup, promotes=True),
-    "hyperband": lambda setup: _halving(setup, brackets=max(1, len(setup.rungs))),
+    "hyperband": lambda setup: _halving(setup, brackets=max(1, len(setup.ladder.rungs))),
     "ladder": lambda setup: _halving(setup, by_encoder=True),
     "corrected": lambda setup: _halving(setup, corrected=True),
-    "freeze": lambda setup: FreezeThaw(setup.rungs, epochs=setup.epochs, forecast=setup.forecast),
+    "freeze": lambda setup: FreezeThaw(setup.known, setup.ladder, forecast=setup.forecast),
 }

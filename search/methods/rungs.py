@@ -14,8 +14,11 @@ With several objectives a trial's rank is the number of others that dominate it.
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from search.methods.known import Known, Seen, Values
@@ -38,12 +41,32 @@ def rung_epochs(*, grace_epochs: int, reduction_factor: int, epochs: int) -> tup
     return tuple(rungs)
 
 
+@dataclass(frozen=True)
+class Ladder:
+    """Where trials pause on their way to the full budget."""
+
+    rungs: tuple[int, ...]
+    """Ascending epochs below `epochs`; none: every trial trains in full at once."""
+    epochs: int
+    """The full budget."""
+
+    @classmethod
+    def of(cls, *, grace_epochs: int, reduction_factor: int, epochs: int) -> Ladder:
+        """Rungs at grace, grace * eta, ..."""
+        rungs = rung_epochs(grace_epochs=grace_epochs, reduction_factor=reduction_factor, epochs=epochs)
+        return cls(rungs, epochs)
+
+    def after(self, epoch: int, *, skipped: int = 0) -> int:
+        """The next rung above an epoch, without the first `skipped`; the full budget above the last."""
+        return next((rung for rung in self.rungs[skipped:] if rung > epoch), self.epochs)
+
+
 class Halving:
-    """Successive halving over rungs.
+    """Successive halving over the rungs of a ladder.
 
     Args:
-        rungs: ascending epochs below `epochs`; none: every trial trains in full.
-        epochs: the full budget.
+        known: the trials; told on by others.
+        ladder: the rungs.
         reduction_factor: eta, at least 2.
         directions: one per objective.
         promotes: whether trials pause at rungs (algorithm 2 as printed) instead of being stopped there.
@@ -54,9 +77,9 @@ class Halving:
 
     def __init__(
         self,
-        rungs: Sequence[int],
+        known: Known,
+        ladder: Ladder,
         *,
-        epochs: int,
         reduction_factor: int,
         directions: Sequence[Direction],
         promotes: bool = False,
@@ -64,75 +87,76 @@ class Halving:
         corrected: bool = False,
         brackets: int = 1,
     ) -> None:
-        self.rungs, self.epochs, self.reduction_factor = tuple(rungs), epochs, reduction_factor
+        self.known, self.ladder = known, ladder
+        self.reduction_factor = reduction_factor
         self.signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
         self.promotes, self.by_encoder, self.corrected = promotes, by_encoder, corrected
+        self._memory: dict[int, tuple[int, defaultdict[object, list[float]]]] = {}
         self.cycle = [s for s in range(brackets) for _ in range(_share(s, brackets, reduction_factor))]
 
-    def choose(self, known: Known, propose: Propose) -> Step | None:
+    def choose(self, propose: Propose) -> Step | None:
         """What a free slot does: go on with a trial that has passed its rung, stop one that has not, or start one."""
-        step = self._promotion(known) if self.promotes else self._verdict(known)
+        step = self._promotion() if self.promotes else self._verdict()
         if step is not None:
             return step
-        number = len(known.trials)
         if (proposal := propose()) is not None:
-            return Start(proposal=proposal, until=self._next_rung(number, 0))
-        return self._leftover(known)
+            return Start(proposal=proposal, until=self._next_rung(len(self.known.trials), 0))
+        return self._leftover()
 
-    def _leftover(self, known: Known) -> Stop | None:
+    def _leftover(self) -> Stop | None:
         """Once nothing new may begin and nothing runs that could change it: a paused trial that was not promoted."""
-        paused = known.paused()
-        if not paused or len(paused) < len(known.open):
+        paused = self.known.paused()
+        if not paused or len(paused) < len(self.known.open):
             return None
         return Stop(number=paused[0].number, reason=self._reason(paused[0]))
 
-    def _verdict(self, known: Known) -> Step | None:
+    def _verdict(self) -> Step | None:
         """The first paused trial, by number: stopped, or sent on to its next rung."""
-        for trial in known.paused():
-            if not trial.baseline and self._rank(known, trial) is not None:
+        for trial in self.known.paused():
+            better, size = self._ahead(trial)
+            enough = size >= self.reduction_factor  # else too few to tell a best 1/eta
+            if enough and better >= max(1, size // self.reduction_factor) and not trial.baseline:
                 return Stop(number=trial.number, reason=self._reason(trial))
-            return Resume(number=trial.number, until=self._next_rung(trial.number, trial.epoch))
+            return self._resume(trial)
         return None
 
-    def _promotion(self, known: Known) -> Step | None:
+    def _promotion(self) -> Step | None:
         """The paused trial at the highest rung that is among the best 1/eta there; baselines always go on."""
-        for trial in sorted(known.paused(), key=lambda t: (not t.baseline, -t.epoch, t.number)):
-            if trial.baseline or self._is_promotable(known, trial):
-                return Resume(number=trial.number, until=self._next_rung(trial.number, trial.epoch))
+        for trial in sorted(self.known.paused(), key=lambda t: (not t.baseline, -t.epoch, t.number)):
+            better, size = self._ahead(trial)
+            if trial.baseline or better < size // self.reduction_factor:
+                return self._resume(trial)
         return None
 
-    def _is_promotable(self, known: Known, trial: Seen) -> bool:
-        others = self._others(known, trial)
-        better = sum(self._better(values, self._score(known, trial, trial.epoch)) for values in others)
-        return better < (len(others) + 1) // self.reduction_factor
+    def _ahead(self, trial: Seen) -> tuple[int, int]:
+        """How many at its rung are better than a trial, and how many are there, itself included."""
+        if self.corrected or len(self.signs) > 1:
+            own = self._score(trial, trial.epoch)
+            there = [other for other in self.known.reached[trial.epoch] if self._class(other) == self._class(trial)]
+            return sum(self._better(self._score(other, trial.epoch), own) for other in there), len(there)
+        ranked = self._ranked(trial.epoch)[self._class(trial)]
+        return len(ranked) - bisect.bisect_right(ranked, self.signs[0] * trial.values[trial.epoch][0]), len(ranked)
 
-    def _rank(self, known: Known, trial: Seen) -> int | None:
-        """How many at the rung are better, if these are too many to go on; else None."""
-        others = self._others(known, trial)
-        size = len(others) + 1
-        if size < self.reduction_factor:  # too few to tell a best 1/eta
-            return None
-        own = self._score(known, trial, trial.epoch)
-        better = sum(self._better(values, own) for values in others)
-        return better if better >= max(1, math.floor(size / self.reduction_factor)) else None
+    def _ranked(self, epoch: int) -> dict[object, list[float]]:
+        """Of each class the values at a rung, ascending, more is better; read on from where it was read last."""
+        read, ranked = self._memory.setdefault(epoch, (0, defaultdict(list)))
+        reached = self.known.reached[epoch]
+        for trial in reached[read:]:
+            bisect.insort(ranked[self._class(trial)], self.signs[0] * trial.values[epoch][0])
+        self._memory[epoch] = (len(reached), ranked)
+        return ranked
 
-    def _others(self, known: Known, trial: Seen) -> list[Values]:
-        """The scores of those that a trial is compared with at its epoch."""
-        return [
-            self._score(known, other, trial.epoch)
-            for other, _ in known.at(trial.epoch)
-            if other.number != trial.number
-            and self._bracket(other.number) == self._bracket(trial.number)
-            and (not self.by_encoder or _encoder(other) == _encoder(trial))
-        ]
+    def _class(self, trial: Seen) -> object:
+        """With whom a trial is compared: those of its bracket, and of its encoder if so asked."""
+        return self._bracket(trial.number), _encoder(trial) if self.by_encoder else None
 
-    def _score(self, known: Known, trial: Seen, epoch: int) -> Values:
+    def _score(self, trial: Seen, epoch: int) -> Values:
         values = trial.values[epoch]
         if not self.corrected:
             return values
         gains = [
             tuple(b - a for a, b in zip(t.values[epoch], t.final, strict=True))
-            for t in known
+            for t in self.known
             if t.state == "complete" and t.final is not None and _encoder(t) == _encoder(trial) and epoch in t.values
         ]
         if not gains:
@@ -144,6 +168,9 @@ class Halving:
         gains = [sign * (a - b) for sign, a, b in zip(self.signs, first, second, strict=True)]
         return all(gain >= 0 for gain in gains) and any(gain > 0 for gain in gains)
 
+    def _resume(self, trial: Seen) -> Resume:
+        return Resume(number=trial.number, until=self._next_rung(trial.number, trial.epoch))
+
     def _reason(self, trial: Seen) -> str:
         return f"not among the best 1/{self.reduction_factor} after {trial.epoch} epochs"
 
@@ -151,7 +178,7 @@ class Halving:
         return self.cycle[number % len(self.cycle)]
 
     def _next_rung(self, number: int, epoch: int) -> int:
-        return next((rung for rung in self.rungs[self._bracket(number) :] if rung > epoch), self.epochs)
+        return self.ladder.after(epoch, skipped=self._bracket(number))
 
 
 def _share(bracket: int, brackets: int, eta: int) -> int:

@@ -5,7 +5,7 @@ import pytest
 from search.methods.known import Known
 from search.methods.names import PRUNERS, SAMPLER_NAMES, Setup
 from search.methods.points import Points
-from search.methods.rungs import Halving
+from search.methods.rungs import Halving, Ladder
 from search.methods.steps import Proposal, Resume, Start, Stop
 from search.settings.space import Axis, Space
 from tests.search.slots import EPOCHS, SPACE, Slots
@@ -119,21 +119,21 @@ def known_at(epoch, values, *, encoders=None):
     return known
 
 
-def halving(**changes):
-    return Halving((1, 3), epochs=9, reduction_factor=3, directions=["maximize"], **changes)
+def halving(known, **changes):
+    return Halving(known, Ladder((1, 3), 9), reduction_factor=3, directions=["maximize"], **changes)
 
 
 def test_asha_stops_what_is_not_among_the_best_third_and_sends_on_what_is():
-    assert isinstance(halving().choose(known_at(1, [0.5, 0.6, 0.7, 0.1]), proposing()), Stop)
-    assert halving().choose(known_at(1, [0.5, 0.6, 0.1, 0.7]), proposing()) == Resume(number=3, until=3)
-    assert halving().choose(known_at(3, [0.5, 0.6, 0.1, 0.7]), proposing()) == Resume(number=3, until=9)
+    assert isinstance(halving(known_at(1, [0.5, 0.6, 0.7, 0.1])).choose(proposing()), Stop)
+    assert halving(known_at(1, [0.5, 0.6, 0.1, 0.7])).choose(proposing()) == Resume(number=3, until=3)
+    assert halving(known_at(3, [0.5, 0.6, 0.1, 0.7])).choose(proposing()) == Resume(number=3, until=9)
 
 
 def test_ladder_compares_a_trial_with_its_encoder_alone():
     encoders = ["vgg19", "vgg19", "vgg19", "mobilenet"]
     known = known_at(1, [0.5, 0.6, 0.7, 0.1], encoders=encoders)
-    assert isinstance(halving().choose(known, proposing()), Stop)
-    assert isinstance(halving(by_encoder=True).choose(known, proposing()), Resume)
+    assert isinstance(halving(known).choose(proposing()), Stop)
+    assert isinstance(halving(known, by_encoder=True).choose(proposing()), Resume)
 
 
 def test_corrected_rungs_add_what_the_encoder_gained_after_the_rung():
@@ -142,21 +142,22 @@ def test_corrected_rungs_add_what_the_encoder_gained_after_the_rung():
     known.report(9, 1, (0.2,))
     known.report(9, 9, (0.9,))
     known.end(9, "complete", (0.9,))
-    assert isinstance(halving().choose(known, proposing()), Stop)
-    assert isinstance(halving(corrected=True).choose(known, proposing()), Resume)
+    assert isinstance(halving(known).choose(proposing()), Stop)
+    assert isinstance(halving(known, corrected=True).choose(proposing()), Resume)
 
 
 def test_promotion_pauses_and_takes_up_the_best_once_enough_have_come():
-    known, pruner = Known(), halving(promotes=True)
+    known = Known()
+    pruner = halving(known, promotes=True)
     for number, value in enumerate([0.5, 0.9]):
         known.enter(number, {}, until=1)
         known.report(number, 1, (value,))
         known.pause(number)
-    assert isinstance(pruner.choose(known, proposing()), Start)
+    assert isinstance(pruner.choose(proposing()), Start)
     known.enter(2, {}, until=1)
     known.report(2, 1, (0.1,))
     known.pause(2)
-    assert pruner.choose(known, proposing()) == Resume(number=1, until=3)
+    assert pruner.choose(proposing()) == Resume(number=1, until=3)
 
 
 def test_paused_trials_end_when_nothing_new_may_begin_and_none_of_them_is_to_go_on():
@@ -165,7 +166,7 @@ def test_paused_trials_end_when_nothing_new_may_begin_and_none_of_them_is_to_go_
         known.enter(number, {}, until=1)
         known.report(number, 1, (0.5,))
         known.pause(number)
-    assert isinstance(halving(promotes=True).choose(known, lambda: None), Stop)
+    assert isinstance(halving(known, promotes=True).choose(lambda: None), Stop)
 
 
 def test_baselines_are_never_stopped():
@@ -175,7 +176,7 @@ def test_baselines_are_never_stopped():
         setup = Setup(SPACE, known, seed=0, epochs=9, directions=["maximize"], reduction_factor=3)
         for trial in known:
             trial.params = SPACE.baselines()[trial.number % 3]
-        assert isinstance(setup.pruner(name).choose(known, proposing(SPACE.baselines()[0])), Resume), name
+        assert isinstance(setup.pruner(name).choose(proposing(SPACE.baselines()[0])), Resume), name
 
 
 def test_freeze_takes_up_the_slow_starter_that_its_like_has_vouched_for():
@@ -194,11 +195,11 @@ def test_freeze_takes_up_the_slow_starter_that_its_like_has_vouched_for():
         known.report(number, 1, (value,))
         known.pause(number)
     setup = Setup(space, known, seed=0, epochs=8, directions=["maximize"])
-    step = setup.pruner("freeze").choose(known, lambda: None)
+    step = setup.pruner("freeze").choose(lambda: None)
     while isinstance(step, Stop):
         assert step.number == 2
         known.end(2, "pruned", (0.5,))
-        step = setup.pruner("freeze").choose(known, lambda: None)
+        step = setup.pruner("freeze").choose(lambda: None)
     assert step == Resume(number=3, until=2)
 
 
