@@ -4,7 +4,7 @@
     python -m benchmarks.search_scale --trials 2000 --methods "tpe + asha"
 
 Slots finish an epoch each in turn, of curves that are invented on the spot, over a space with conditions. Everything
-but the decisions is left out: no journal, no folders. Printed: the cost at some trials (mean of the hundred before), how
+but the decisions is left out: no journal, no folders. Printed: the cost at some trials (mean of 100), how
 many times that of the thousandth trial the last one costs, the process' memory, and the seconds in which the study's
 events are told to a new `Known`, as a resume does.
 """
