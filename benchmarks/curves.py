@@ -29,12 +29,11 @@ import pyarrow.parquet as pq
 
 from data_prep.build import build
 from data_prep.schema import BuildSettings
-from data_prep.shards import open_shards
+from data_prep.shards import CARD, open_shards
 from search.proof.provenance import commit, versions
 from search.settings.config import StudyConfig, load_study_config
 from trainables.config import TrialConfig
-from trainables.step.place import Place
-from trainables.trial import NonFiniteLoss, TrialData, TrialSession
+from trainables.trial import NonFiniteLoss, TrialData, TrialSession, Worker
 
 HERE = Path(__file__).parent / "data"
 VIEWS = ("lesion", "whole")
@@ -70,7 +69,7 @@ def shards_of(study: StudyConfig, out: Path) -> str:
     assert study.data.build is not None
     settings: BuildSettings = study.data.build
     folder = out / "shards" / settings.field_of_view
-    if not (folder / "card.json").exists():
+    if not (folder / CARD).exists():
         build(settings, str(folder), workers=0)
     return str(folder)
 
@@ -109,13 +108,13 @@ def job_of(view: str, config: TrialConfig, shards: str, out: Path) -> Job:
 def train(job: Job) -> str:
     """Train one configuration to its budget and write its curve; gives a line about it."""
     config = TrialConfig.model_validate(job.config)
-    session = TrialSession(config, TrialData.open(job.shards), place=Place(threads=1))
+    session = TrialSession(config, TrialData.open(job.shards), worker=Worker(threads=1))
     rows, reason = [], ""
     try:
         while session.epoch < config.epochs:
             cpu_s = time.process_time()
             row = session.train_epoch()
-            rows.append({**row, "cpu_s": round(time.process_time() - cpu_s, 3)})
+            rows.append({**row.model_dump(), "cpu_s": round(time.process_time() - cpu_s, 3)})
     except NonFiniteLoss as error:
         reason = str(error)
     finally:
