@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
@@ -18,7 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.storage import Folder
-from search.engine import Engine
+from search.events import Event
+from search.settings.config import StudyConfig
+from search.standing import Standing, clock
+from search.trials import Trial
+from trainables.record import VAL_MEASURES
 
 LOG = logging.getLogger("mammosearch")
 LOG_FILE = "study.log"
@@ -86,25 +92,40 @@ class _PrintHandler(logging.Handler):
     """Prints each event as a line, at once."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), flush=True)
+        with contextlib.suppress(OSError):  # a pipe that is closed ends no study, and study.log has the line
+            print(record.getMessage(), flush=True)
 
 
-Row = tuple[str | Text, ...]
+Cells = tuple[str | Text, ...]
+
+
+@dataclass
+class Shown:
+    """A line of the table: a trial that ran in this session."""
+
+    trial: Trial
+    budget: int
+    """Epochs that it may train."""
+    rung: int = 0
+    """The highest rung it has reached, in epochs."""
 
 
 class StudyView:
-    """The live table of a study.
-
-    The engine is read only in `update`, by the thread that drives the study; the clock ticks between updates.
+    """The live table of a study: it listens to events, and draws what it was told.
 
     Args:
-        engine: whose trials are shown.
+        name: of the study.
+        config: the study.
+        standing: told of each event before this is.
         console: where; without a terminal nothing is drawn (`study_log` prints lines there).
     """
 
-    def __init__(self, engine: Engine, console: RichConsole) -> None:
-        self._engine = engine
-        self._read()
+    def __init__(self, name: str, config: StudyConfig, standing: Standing, console: RichConsole) -> None:
+        self._name, self._config, self._standing = name, config, standing
+        self._rungs = config.pruner.rungs(config.budget.epochs)
+        self._running: dict[str, Shown] = {}
+        self._ended: list[Shown] = []
+        self._lock = threading.Lock()
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=1, transient=True)
         self._draws = console.is_terminal
 
@@ -114,70 +135,83 @@ class StudyView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._read()  # drawn or not: an interrupted study shows its table once more
         if self._draws:
             self._live.stop()
 
-    def update(self) -> None:
-        """Look at the engine again."""
-        if self._draws:
-            self._read()
+    def __call__(self, event: Event) -> None:
+        """Note an event."""
+        info = event.trial.info
+        with self._lock:  # the table is drawn by a thread of its own
+            shown = self._running.setdefault(info.path, Shown(event.trial, info.config.epochs))
+            epoch = max(event.trial.curve, default=0)
+            shown.rung = max((rung for rung in self._rungs if rung <= epoch), default=0)
+            if event.kind == "ended":
+                self._ended.append(self._running.pop(info.path))
 
     def render(self) -> Group:
-        """The table with its headline, as of the last update."""
+        """The table with its headline: those that run, then the last that ended."""
+        with self._lock:
+            return self._table([*self._running.values(), *reversed(self._ended[-max(1, ROWS - len(self._running)) :])])
+
+    def whole(self) -> Group:
+        """The table of all trials that ended in this session."""
+        with self._lock:
+            return self._table([*self._running.values(), *self._ended])
+
+    def _table(self, lines: Sequence[Shown]) -> Group:
         table = Table(box=None, pad_edge=False, header_style="bold")
-        objective = self._engine.config.objective[0].metric
+        objective = self._config.objective[0].metric
         for title in ("trial", "role", "encoder", "pool", "status", "epoch", "rung", objective, "time"):
-            table.add_column(title, justify="right" if title in ("epoch", "rung", objective, "time") else "left")
-        for row in self._rows:
-            table.add_row(*row)
+            numeric = title in ("epoch", "rung", objective, "time")
+            # Where the terminal is narrow, names are folded: figures stay whole.
+            table.add_column(title, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        for shown in lines:
+            table.add_row(*_cells(shown))
         return Group(self._headline(), table)
 
-    def _read(self) -> None:
-        engine = self._engine
-        self._progress, self._usd = engine.progress(), engine.spent.usd
-        under_way = {name: self._status(name) for name in engine.running}
-        states = list(under_way.values())
-        self._counts = {s: states.count(s) for s in ("running", "pending")} | self._progress.counts
-        running = [self._row(name, status) for name, status in under_way.items()]
-        ended = engine.ended[-max(1, ROWS - len(running)) :]
-        self._rows: list[Row] = running + [self._row(name, status) for name, status in reversed(ended)]
-
     def _headline(self) -> Text:
-        progress = self._progress
-        best = f"best {progress.best:.4f} ({progress.best_trial})" if progress.best is not None else "no result yet"
-        left = f", about {_clock(progress.left_s)} left" if progress.left_s is not None else ""
-        money = f", ${self._usd:.2f}" if self._usd else ""
-        counts = " ".join(f"{count} {status}" for status, count in self._counts.items() if count)
-        return Text(
-            f"{self._engine.folder.name}: trial {progress.entered} of {progress.trials} | {counts} | {best} | "
-            f"{_clock(self._engine.spent.elapsed_s)}{left}{money}",
-            style="bold",
-        )
-
-    def _status(self, name: str) -> str:
-        """A trial that no slot has taken yet is pending, though it is under way for the study."""
-        if self._engine.seen[name].epoch:
-            return "running"
-        final = self._engine.seen[name].role == "final"
-        return self._engine.record(name, final=final).status().status
-
-    def _row(self, name: str, status: str) -> Row:
-        seen = self._engine.seen[name]
-        return (
-            name,
-            seen.role,
-            seen.encoder,
-            seen.pool,
-            Text(status, style=COLOURS.get(status, "")),
-            f"{seen.epoch}/{seen.epochs}",
-            str(seen.rung or ""),
-            "" if seen.value is None else f"{seen.value:.4f}",
-            _clock(seen.slot_s),
-        )
+        under_way = [_status(shown.trial) for shown in self._running.values()]
+        counts = {status: under_way.count(status) for status in ("running", "pending")} | self._standing.counts
+        told = " ".join(f"{count} {status}" for status, count in counts.items() if count)
+        return Text(f"{self._name}: {self._standing.headline(told)}", style="bold")
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def log_event(config: StudyConfig, standing: Standing, event: Event) -> None:
+    """Write an event as a line of `study.log`."""
+    trial, info = event.trial, event.trial.info
+    name, epochs = info.trial_id, info.config.epochs
+    if event.kind == "ordered":
+        LOG.info("%s  %s of %s on %s, %d epochs", name, info.role, info.config.encoder, info.pool, epochs)
+    elif event.kind == "epoch":
+        row, objective = trial.rows[-1], config.objective[0].metric
+        assert trial.values is not None
+        # Parameters, dollars and seconds an epoch are the trial's so far: no epoch has a better one.
+        own = f"{getattr(row, objective):.4f}, best " if objective in VAL_MEASURES else ""
+        told = (name, row.epoch, epochs, objective, own, trial.values[0], trial.status.slot_s)
+        LOG.info("%s  epoch %d/%d  %s %s%.4f  (%.1f s)", *told)
+    else:
+        status, reason = trial.status, f": {trial.status.reason}" if trial.status.reason else ""
+        LOG.info("%s  %s after %d epochs, %.0f s%s", name, status.status, status.epochs, status.slot_s, reason)
+        LOG.info("      %s", standing.headline())
+
+
+def _cells(shown: Shown) -> Cells:
+    trial, info = shown.trial, shown.trial.info
+    value = trial.curve[max(trial.curve)][0] if trial.curve else None
+    status = _status(trial)
+    return (
+        info.trial_id,
+        info.role,
+        info.config.encoder,
+        info.pool,
+        Text(status, style=COLOURS.get(status, "")),
+        f"{max(trial.curve, default=0)}/{shown.budget}",
+        str(shown.rung or ""),
+        "" if value is None else f"{value:.4f}",
+        clock(trial.status.slot_s),
+    )
+
+
+def _status(trial: Trial) -> str:
+    """A trial that has not reported yet is pending: it waits for a slot, or its workers start."""
+    return trial.status.status if trial.ended or trial.curve else "pending"

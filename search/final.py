@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from optuna.trial import FrozenTrial
-
 from search.settings.sections import Final
+from search.trials import Trial
 
 
-def winners(complete: Sequence[FrozenTrial], final: Final) -> dict[str, FrozenTrial]:
+def winners(complete: Sequence[Trial], final: Final) -> dict[str, Trial]:
     """The best `final.top` configurations, by the name of their folder in `final/`.
 
     Args:
@@ -19,10 +18,10 @@ def winners(complete: Sequence[FrozenTrial], final: Final) -> dict[str, FrozenTr
     Returns:
         The encoder's name -> its best trial; with `distinct_encoders: false` encoder and trial number -> the trial.
     """
-    chosen: dict[str, FrozenTrial] = {}
+    chosen: dict[str, Trial] = {}
     for trial in complete:
-        encoder = trial.user_attrs["config"]["encoder"].replace("/", "-")
-        name = encoder if final.distinct_encoders else f"{encoder}-{trial.number:04d}"
-        if len(chosen) < final.top and name not in chosen and "repeat_of" not in trial.user_attrs:
+        encoder = trial.info.config.encoder.replace("/", "-")
+        name = encoder if final.distinct_encoders else f"{encoder}-{trial.info.trial_id}"
+        if len(chosen) < final.top and name not in chosen:
             chosen[name] = trial
     return chosen

@@ -21,8 +21,7 @@ from search.engine import FINISHED, Engine
 from search.settings.config import StudyConfig
 from trainables.crew import LocalCrew
 from trainables.life import Crew, run_trial
-from trainables.order import Report, TrialOrder
-from trainables.record import TrialStatus
+from trainables.order import TrialOrder
 from trainables.step.worker import Worker, default_device
 
 
@@ -37,14 +36,11 @@ def build(settings: BuildSettings, folder: Folder, progress: Progress) -> None:
     build_shards(settings, folder, workers=0, progress=progress)
 
 
-def run_trials(
-    engine: Engine, *, on_event: Callable[[], None] = lambda: None, crew_of: Callable[[Pool], Crew] | None = None
-) -> None:
+def run_trials(engine: Engine, *, crew_of: Callable[[Pool], Crew] | None = None) -> None:
     """Run the engine's trials until it is finished.
 
     Args:
         engine: decides.
-        on_event: called after everything that changes the study.
         crew_of: who trains for a pool; None: this process.
 
     Raises:
@@ -56,8 +52,7 @@ def run_trials(
         assert isinstance(order, TrialOrder), "one slot never waits for another"
         if order.pool.name not in crews:
             crews[order.pool.name] = (crew_of or local_crew)(order.pool)
-        on_event()
-        run_trial(order, crews[order.pool.name], partial(_judge, engine, order.info.trial_id, on_event))
+        run_trial(order, crews[order.pool.name], partial(engine.on_report, order.info.path))
     for crew in crews.values():
         crew.call("end")
 
@@ -67,9 +62,3 @@ def local_crew(pool: Pool) -> LocalCrew:
     if pool.gpus_per_worker:
         return LocalCrew(Worker(device=default_device()))
     return LocalCrew(Worker(threads=pool.cpus_per_worker))
-
-
-def _judge(engine: Engine, name: str, on_event: Callable[[], None], report: Report) -> TrialStatus | None:
-    status = engine.on_report(name, report)
-    on_event()
-    return status

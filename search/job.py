@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import signal
 import subprocess
 import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -23,23 +21,22 @@ from data_prep.build import Progress
 from data_prep.look.progress import console_progress
 from data_prep.schema import BuildSettings, DatasetCard
 from data_prep.shards import open_shards
+from search import warm
 from search.bill.dry_run import check_models, print_dry_run
 from search.bill.placement import choose_pool
-from search.console import LOG, StudyView, study_log
+from search.console import LOG, StudyView, log_event, study_log
 from search.engine import Engine, StudyFailedError
+from search.folder import Clock, begun, elapsed_s, in_charge
+from search.journal import About, Journal
 from search.orders import Orders
-from search.proof.provenance import STUDY, StudyInfo, check_same_study, describe, read_info
+from search.proof.provenance import STUDY, StudyInfo, check_same_data, check_same_settings, describe
 from search.proof.reproduce import reproduce as reproduce_trial
 from search.proof.verify import verify_resume
 from search.sampling import lag_of
 from search.settings.config import StudyConfig
+from search.standing import Standing
 from trainables.config import TrialConfig
-from trainables.order import SESSION
-from trainables.record import now
 from trainables.track.mirror import LiveMirrors
-
-PROGRESS = "progress.json"
-SAVE_EVERY_S = 5.0
 
 
 class Site(Protocol):
@@ -51,8 +48,8 @@ class Site(Protocol):
     def build(self, settings: BuildSettings, folder: Folder, progress: Progress) -> None:
         """Make the study's shards where they are not there."""
 
-    def run_trials(self, engine: Engine, *, on_event: Callable[[], None]) -> None:
-        """Run the engine's trials until it is finished; `on_event` is called after everything that changes the study.
+    def run_trials(self, engine: Engine) -> None:
+        """Run the engine's trials until it is finished.
 
         Raises:
             KeyboardInterrupt, OSError: it was interrupted, or the folder cannot be written; it can be resumed.
@@ -73,13 +70,16 @@ def run(config: StudyConfig, site: Site, *, resume: bool) -> None:
         KeyboardInterrupt: it was interrupted and can be resumed.
     """
     folder = Folder(config.out)
-    _check_folder(folder, resume=resume)
-    _check_models(config)
-    with _in_charge(folder) as name, site.opened(config) as slots, _interruptible():
-        begun = folder.exists(STUDY)  # not yet, if what is resumed was interrupted while it prepared its data
+    before = begun(folder, resume=resume)
+    if before is not None:
+        check_same_settings(before, config)
+    _check(config)
+    with in_charge(folder) as session, _interruptible(), site.opened(config) as slots:
         card = prepare(config, site)
-        info = _study_info(config, folder, card, slots, resume=begun)
-        _search(config, site, folder, info, session=name, resume=begun)
+        if before is not None:
+            check_same_data(before, card)
+        info = before or _begin(config, folder, card, slots)
+        _search(config, site, folder, info, session=session, resume=before is not None)
     show_tables(folder)
 
 
@@ -104,7 +104,7 @@ def reproduce(config: StudyConfig, name: str) -> bool:
     return verdict.agrees
 
 
-def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
+def verify(config: StudyConfig, space: Path, *, kills: int, here: bool) -> bool:
     """Kill a study `kills` times and print every difference from an undisturbed one; returns whether there is none.
 
     Raises:
@@ -117,6 +117,7 @@ def verify(config: StudyConfig, space: Path, *, kills: int) -> bool:
         kills=kills,
         seed=config.study.seed,
         retries=config.failures.retries,
+        here=here,
         tell=lambda line: print(line, flush=True),
     )
     for line in differences:
@@ -140,29 +141,20 @@ def show_tables(folder: Folder) -> None:
     subprocess.run(command, check=True, cwd=Path(__file__).resolve().parent.parent)
 
 
-def _check_folder(folder: Folder, *, resume: bool) -> None:
-    if resume and not (folder.exists(STUDY) or folder.exists(SESSION)):
-        raise ValueError(f"{folder} holds no study to resume; begin it without --resume")
-    if not resume and folder.exists(STUDY):
-        raise ValueError(f"{folder} already holds a study; go on with it by --resume, or choose another --out")
-
-
-def _check_models(config: StudyConfig) -> None:
-    """Refuse encoders and decoders that cannot be built, before anything starts."""
+def _check(config: StudyConfig) -> None:
+    """Refuse what cannot be built or taken over, before anything starts."""
     build = config.data.build
     size_px = build.size_px if build is not None else open_shards(config.data.folder).card.settings.size_px
-    if problems := check_models(config, size_px):
+    if found := [*check_models(config, size_px), *warm.problems(config, None)]:
+        raise config.error(found)
+
+
+def _begin(config: StudyConfig, folder: Folder, card: DatasetCard, slots: Mapping[str, int]) -> StudyInfo:
+    """Write down a study that begins: what it takes over from earlier ones, then `study.json`."""
+    if problems := list(warm.problems(config, card.fingerprint)):
         raise config.error(problems)
-
-
-def _study_info(
-    config: StudyConfig, folder: Folder, card: DatasetCard, slots: Mapping[str, int], *, resume: bool
-) -> StudyInfo:
-    """`study.json`: written when the study begins, checked when it is resumed."""
-    if resume:
-        before = read_info(folder)
-        check_same_study(before, config, card)
-        return before
+    if config.warm_start:
+        warm.write_warm(folder, warm.gather(config))
     info = describe(
         config,
         name=folder.name,
@@ -175,32 +167,9 @@ def _study_info(
     return info
 
 
-@contextmanager
-def _in_charge(folder: Folder) -> Iterator[str]:
-    """Be the one driver of the study; gives this session's name.
-
-    On this machine a lock keeps a second driver out, and is gone with the process that held it. `session.json` tells
-    workers of an earlier driver, wherever they are, to write nothing more.
-
-    Raises:
-        ValueError: another process on this machine runs the study.
-    """
-    session = uuid.uuid4().hex[:12]
-    with contextlib.ExitStack() as stack:
-        if folder.local is not None:
-            folder.local.mkdir(parents=True, exist_ok=True)
-            lock = stack.enter_context((folder.local / "driver.lock").open("w"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(f"another process runs the study in {folder}; wait for it or end it") from error
-        folder.write_json(SESSION, {"session": session, "began_at": now()})
-        yield session
-
-
 def _search(config: StudyConfig, site: Site, folder: Folder, info: StudyInfo, *, session: str, resume: bool) -> None:
     console = Console()
-    with study_log(folder, to_terminal=not console.is_terminal):
+    with study_log(folder, to_terminal=not console.is_terminal), LiveMirrors(folder, config.track) as mirrors:
         orders = Orders(
             config,
             folder=folder,
@@ -209,19 +178,40 @@ def _search(config: StudyConfig, site: Site, folder: Folder, info: StudyInfo, *,
             fingerprint=info.dataset_fingerprint,
             session=session,
         )
-        engine = Engine(config, orders, lag=info.lag, resume=resume, elapsed_s=_elapsed_s(folder))
-        view = StudyView(engine, console)
+        earlier = warm.read_warm(folder)
+        engine = Engine(config, orders, lag=info.lag, resume=resume, elapsed_s=elapsed_s(folder), warm=earlier)
+        journal = Journal(folder, _about(info, config), config.search_space)
+        journal.rewrite(engine.trials)
+        standing = Standing(config, engine.trials, engine.spent)
+        view, clock = StudyView(info.name, config, standing, console), Clock(folder, engine.spent)
+        tell = partial(log_event, config, standing)
+        engine.listeners += [journal, standing, tell, view, clock, lambda _: mirrors.changed()]
         try:
-            with LiveMirrors(folder, config.track) as mirrors, view:
-                site.run_trials(engine, on_event=_on_event(engine, view, mirrors))
+            with view:
+                site.run_trials(engine)
         except KeyboardInterrupt:
             console.print(view.render())
             raise
         finally:
-            folder.write_json(PROGRESS, {"elapsed_s": round(engine.spent.elapsed_s, 1)})
+            with contextlib.suppress(OSError):  # the disk may be full; both are made again when the study goes on
+                clock.save()
+                journal.rewrite(engine.trials)
+        if console.is_terminal:
+            console.print(view.whole())
         LOG.info("search over: %s", engine.stop_reason)
     if engine.failed is not None:
         raise StudyFailedError(f"{engine.failed}\nEach trial's status.json in {folder} has its traceback")
+
+
+def _about(info: StudyInfo, config: StudyConfig) -> About:
+    """What Optuna's readers are told of the study."""
+    attrs = {
+        **{"study": info.id, "dataset": info.dataset, "fingerprint": info.dataset_fingerprint[:16]},
+        **{"field_of_view": info.field_of_view, "size_px": info.size_px, "epochs": config.budget.epochs},
+        **{"seed": info.seed, "commit": info.commit},
+        "about": "Measures are of the validation split; Dice and IoU are hard, per image, then averaged.",
+    }
+    return About(name=info.name, objectives=config.objective, attrs=attrs)
 
 
 @contextmanager
@@ -239,24 +229,6 @@ def _interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _on_event(engine: Engine, view: StudyView, mirrors: LiveMirrors) -> Callable[[], None]:
-    saved_at = time.monotonic()
-
-    def on_event() -> None:
-        nonlocal saved_at
-        view.update()
-        mirrors.changed()
-        if time.monotonic() - saved_at > SAVE_EVERY_S:
-            saved_at = time.monotonic()
-            engine.folder.write_json(PROGRESS, {"elapsed_s": round(engine.spent.elapsed_s, 1)})
-
-    return on_event
-
-
-def _elapsed_s(folder: Folder) -> float:
-    return float(folder.read_json(PROGRESS)["elapsed_s"]) if folder.exists(PROGRESS) else 0.0
 
 
 def _pool_for(config: StudyConfig, size_px: int) -> Callable[[TrialConfig], Pool]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from search.settings.sections import Objective
-from trainables.record import EpochRow, TrialInfo
+from trainables.record import EpochRow, TrialInfo, best_epoch
 
 
 def values(
@@ -14,8 +14,8 @@ def values(
 ) -> list[float]:
     """One value per objective, of the trial so far.
 
-    Of a measure it is the best epoch's, for that is the model one would keep; NaN if any epoch's is not finite, or if
-    the number of parameters is wanted and not known.
+    Every measure is that of one epoch, the one with the best `BEST_BY`, for its weights are kept; seconds and dollars
+    are the whole trial's. NaN if any epoch's is not finite, or if the number of parameters is wanted and not known.
 
     Args:
         objectives: the study's.
@@ -35,6 +35,6 @@ def _value(objective: Objective, rows: Sequence[EpochRow], usd_per_hour: float, 
             return train_s / len(rows)
         case "parameters":
             return float(parameters or math.nan)
-    measured = [float(getattr(row, objective.metric)) for row in rows]
-    best = max(measured) if objective.maximise else min(measured)
-    return best if all(map(math.isfinite, measured)) else math.nan
+    best = best_epoch(rows)
+    finite = all(math.isfinite(getattr(row, objective.metric)) for row in rows)
+    return float(getattr(best, objective.metric)) if best is not None and finite else math.nan

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from cluster.pools import Pool
+from cluster.pools import Pool, Precision
 from cluster.storage import Folder
 from search.settings.config import StudyConfig
+from search.trials import Trial
 from trainables.config import TrialConfig
 from trainables.order import TrialOrder
 from trainables.record import Role, TrialInfo, TrialRecord
@@ -52,7 +53,14 @@ class Orders:
         return TrialRecord(self.folder / f"{'final' if final else 'trials'}/{name}")
 
     def info(
-        self, name: str, role: Role, config: TrialConfig, params: dict[str, Any], pool: str | None = None
+        self,
+        name: str,
+        role: Role,
+        config: TrialConfig,
+        params: dict[str, Any],
+        *,
+        pool: str | None = None,
+        notes: dict[str, Any] | None = None,
     ) -> TrialInfo:
         """What is to be trained, on `pool` or, if None, where its configuration belongs."""
         chosen = self._config.pool(pool) if pool else self._pool_for(config)
@@ -61,6 +69,7 @@ class Orders:
             role=role,
             config=config,
             params=params,
+            notes=notes or {},
             pool=chosen.name,
             workers=chosen.workers,
             usd_per_hour=chosen.price,
@@ -68,8 +77,13 @@ class Orders:
             fingerprint=self._fingerprint,
         )
 
-    def order(self, info: TrialInfo) -> TrialOrder:
-        """The order to train it; `trial.json` is written first."""
+    def order(self, info: TrialInfo, trials: Sequence[Trial] = ()) -> TrialOrder:
+        """The order to train it; `trial.json` is written first.
+
+        Args:
+            info: what is to be trained.
+            trials: the study's so far: `precision: auto` means for all trials of a pool what it meant for the first.
+        """
         final = info.role == "final"
         record = self.record(info.trial_id, final=final)
         record.write_info(info)
@@ -77,8 +91,15 @@ class Orders:
             info=info,
             folder=record.folder.uri,
             pool=self._config.pool(info.pool),
+            precision=_precision_of(info.pool, trials),
             session=self._session,
             study=self.folder.uri if self._session else "",
             retries=self._config.failures.retries,
             measure_test=final,
         )
+
+
+def _precision_of(pool: str, trials: Sequence[Trial]) -> Precision | None:
+    """The number format that `precision: auto` has come to on a pool; None: it was not tried yet."""
+    tried = (t for t in trials if t.info.pool == pool and t.info.config.precision == "auto" and t.status.precision)
+    return next((trial.status.precision for trial in tried), None)

@@ -57,7 +57,7 @@ def main(
         elif reproduce is not None:
             fine = job.reproduce(config, reproduce)
         elif verify_resume is not None:
-            fine = job.verify(config, space, kills=verify_resume)
+            fine = job.verify(config, space, kills=verify_resume, here=here)
         else:
             job.run(config, _site(here), resume=resume)
         if not fine:

@@ -8,20 +8,14 @@ of slots give the same configurations, killed and resumed or not. `search.method
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
-from optuna.trial import FrozenTrial, TrialState
-
-from search.methods.known import Known, State
+from search.methods.known import ENDED, Known, State
 from search.methods.names import Setup
 from search.methods.steps import Proposal
 from search.settings.config import StudyConfig
-
-STATE: dict[TrialState, State] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
+from search.trials import Trial
 
 
 def lag_of(slots: int) -> int:
@@ -45,18 +39,22 @@ class Sampling:
         self._fed = 0
         """Trials below this number have been fed with their result."""
 
+    def warm(self, trials: Sequence[Trial]) -> None:
+        """Tell of ended trials of earlier studies, before any of this one: they get the numbers ..., -2, -1."""
+        for number, trial in enumerate(trials, start=-len(trials)):
+            self._enter(number, trial)
+            self._end(number, trial)
+
     def ready(self, number: int, ended: Callable[[int], bool]) -> bool:
         """Whether every trial that the suggestion for `number` may use has ended."""
         return all(ended(k) for k in range(self._fed, max(0, number - self.lag + 1)))
 
-    def feed(self, number: int, trial_of: Callable[[int], FrozenTrial]) -> None:
-        """Tell the results that the suggestion for `number` may use; `trial_of` gives the ledger's trial."""
-        for k in range(len(self.known.trials), number):
-            trial = trial_of(k)
-            baseline = "baseline" in trial.user_attrs
-            self.known.enter(k, trial.params, until=self.epochs, baseline=baseline, notes=trial.system_attrs)
+    def feed(self, number: int, trial_of: Callable[[int], Trial]) -> None:
+        """Tell the results that the suggestion for `number` may use; `trial_of` gives each trial."""
+        for k in range(self.known.entered, number):
+            self._enter(k, trial_of(k))
         for k in range(self._fed, max(0, number - self.lag + 1)):
-            self._end(trial_of(k))
+            self._end(k, trial_of(k))
         self._fed = max(self._fed, number - self.lag + 1)
 
     def suggest(self, number: int, attempt: int) -> Proposal:
@@ -68,11 +66,22 @@ class Sampling:
         """
         return self._sampler.propose(number, attempt)
 
-    def _end(self, trial: FrozenTrial) -> None:
-        if trial.values is not None and len(trial.values) > 1:  # the ledger's early values are of one objective
-            self.known.report(trial.number, max(trial.intermediate_values, default=self.epochs), trial.values)
-        else:
-            for epoch, value in sorted(trial.intermediate_values.items()):
-                self.known.report(trial.number, epoch, (value,))
-        state = "infeasible" if "infeasible" in trial.user_attrs else STATE[trial.state]
-        self.known.end(trial.number, state, trial.values)
+    def _enter(self, number: int, trial: Trial) -> None:
+        info = trial.info
+        baseline = number >= 0 and info.role == "baseline"
+        self.known.enter(number, info.params, until=self.epochs, baseline=baseline, notes=info.notes)
+
+    def _end(self, number: int, trial: Trial) -> None:
+        for epoch, values in sorted(trial.curve.items()):
+            if all(map(math.isfinite, values)):
+                self.known.report(number, epoch, values)
+        self.known.end(number, ending_of(trial), trial.values)
+
+
+def ending_of(trial: Trial) -> State:
+    """How a trial ended, as methods know it: infeasible where no slot has the memory for it."""
+    if trial.status.failure == "out_of_memory":
+        return "infeasible"
+    found = [state for state in ENDED if state == trial.status.status]
+    assert found, f"trial {trial.info.trial_id} has not ended"
+    return found[0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,19 +83,13 @@ def _past_tune() -> Iterator[None]:
 
 
 class TuneSearcher(_Inert, Searcher):
-    """The engine as Tune's source of configurations.
+    """The engine as Tune's source of configurations."""
 
-    Args:
-        engine: decides.
-        on_event: called after everything that changes the study.
-    """
-
-    def __init__(self, engine: Engine, on_event: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine) -> None:
         super().__init__()
         self._engine = engine
-        self._on_event = on_event
-        self.names: dict[str, str] = {}
-        """Tune's id -> the trial's."""
+        self.paths: dict[str, str] = {}
+        """Tune's id -> the path of the trial's folder."""
 
     @_past_tune()
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -106,8 +100,7 @@ class TuneSearcher(_Inert, Searcher):
         if order is WAIT:
             return None
         assert isinstance(order, TrialOrder)
-        self.names[trial_id] = order.info.trial_id
-        self._on_event()
+        self.paths[trial_id] = order.info.path
         return {"order": order.model_dump(mode="json")}
 
     @_past_tune()
@@ -117,13 +110,13 @@ class TuneSearcher(_Inert, Searcher):
         Raises:
             OSError: it could not write any more. The trial counts as running still, and is resumed with the study.
         """
-        name = self.names.pop(trial_id)
-        if name in self._engine.running:  # not one that the engine has just ended, as `TuneScheduler` was told
-            if error or result is None:
-                self._engine.on_lost(name)
-            else:
-                self._engine.on_report(name, result["report"])
-            self._on_event()
+        path = self.paths.pop(trial_id)
+        if path not in self._engine.running:
+            return  # the engine has ended it, as `TuneScheduler` was told
+        if error or result is None:
+            self._engine.on_lost(path)
+        else:
+            self._engine.on_report(path, result["report"])
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's folder holds the state."""
@@ -135,28 +128,23 @@ class TuneSearcher(_Inert, Searcher):
 class TuneScheduler(_Inert, FIFOScheduler):
     """The engine as Tune's judge of running trials."""
 
-    def __init__(self, engine: Engine, searcher: TuneSearcher, on_event: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, searcher: TuneSearcher) -> None:
         super().__init__()
         self._engine = engine
         self._searcher = searcher
-        self._on_event = on_event
 
     @_past_tune()
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Continue or stop, after an epoch that is not the trial's last."""
-        status = self._engine.on_report(self._searcher.names[trial.trial_id], result["report"])
-        self._on_event()
+        status = self._engine.on_report(self._searcher.paths[trial.trial_id], result["report"])
         return TrialScheduler.CONTINUE if status is None else TrialScheduler.STOP
 
 
-def run_trials(
-    engine: Engine, *, on_event: Callable[[], None] = lambda: None, trainable: type[tune.Trainable] = Slot
-) -> None:
+def run_trials(engine: Engine, *, trainable: type[tune.Trainable] = Slot) -> None:
     """Run the engine's trials until it is finished. Ray must be connected (`cluster.session.connect`).
 
     Args:
         engine: decides.
-        on_event: called after everything that changes the study.
         trainable: what a slot is; another only in benchmarks, which record trials without training.
 
     Raises:
@@ -168,18 +156,18 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="mammosearch-tune-") as scratch:
         try:
-            _tuner(engine, on_event, trainable, scratch).fit()
+            _tuner(engine, trainable, scratch).fit()
         except _EngineError as passed:
             raise passed.error from passed.error.__cause__
 
 
-def _tuner(engine: Engine, on_event: Callable[[], None], trainable: type[tune.Trainable], scratch: str) -> tune.Tuner:
-    searcher = TuneSearcher(engine, on_event)
+def _tuner(engine: Engine, trainable: type[tune.Trainable], scratch: str) -> tune.Tuner:
+    searcher = TuneSearcher(engine)
     return tune.Tuner(
         tune.with_resources(trainable, slot_request),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=TuneScheduler(engine, searcher, on_event),
+            scheduler=TuneScheduler(engine, searcher),
             num_samples=-1,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),

@@ -1,13 +1,37 @@
-"""What the tests that train share: a few phantoms, built once."""
+"""What the tests that train share: a few phantoms, built once; and one Ray for all tests that need no more than one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data_prep.build import build
 from data_prep.schema import BuildSettings
+
+ONE_AFTER_THE_OTHER = ("ray", "soak")
+"""Tests with these marks run in one process, also where the others are shared out: a machine bears one Ray."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares something dear: Ray, or the fixtures of a file that says so."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ONE_AFTER_THE_OTHER):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+        elif item.get_closest_marker("together"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.fixture(scope="session")
+def ray_here() -> Iterator[None]:
+    """Ray in this process, with two cores and a slot of either pool of `tests.search.studies`: started once."""
+    pytest.importorskip("ray")
+    from cluster.session import connect
+
+    with connect(cpus=2, slots={"cpu": 1, "cpu2": 1}):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import optuna
 import pytest
 
 import results
 from cluster.storage import Folder
-from search.ledger import JOURNAL, JournalCopy, open_journal
+from search.journal import JOURNAL
 from tests.cluster.object_store import BUCKET, ENVIRONMENT, Line, server
 from tests.file_tree import ROOT
+from tests.search.studies import journal_of
 
 SPACE = f"""
 data:
@@ -70,6 +70,7 @@ def wait_for(folder: Folder, name: str, process: subprocess.Popen[str]) -> None:
         time.sleep(0.3)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_in_an_object_store_survives_cuts_and_a_kill(line: Line, tmp_path: Path) -> None:
@@ -87,20 +88,20 @@ def test_a_study_in_an_object_store_survives_cuts_and_a_kill(line: Line, tmp_pat
     printed, _ = resumed.communicate(timeout=420)
     assert resumed.returncode == 0, printed
     assert line.cut >= 3
-    check_whole(study, printed)
+    check_whole(study, printed, tmp_path)
 
 
-def check_whole(study: Folder, printed: str) -> None:
+def check_whole(study: Folder, printed: str, tmp_path: Path) -> None:
     table = results.load(study.uri)
     assert list(table[table.role != "final"].status) == ["complete"] * 3
     assert list(table[table.role == "final"].status) == ["complete"]
     assert list(table.epochs) == [3, 3, 3, 2]
     assert "tu-lcnet_050" in printed
-    copy = JournalCopy(study)
-    loaded = optuna.load_study(study_name="tiny", storage=open_journal(copy.file))
+    copy = tmp_path / JOURNAL
+    copy.write_bytes(study.read_bytes(JOURNAL))
+    loaded = journal_of(tmp_path)
     assert [trial.state.name for trial in loaded.trials] == ["COMPLETE"] * 3
     assert [len(trial.intermediate_values) for trial in loaded.trials] == [3] * 3
-    assert study.exists(JOURNAL)
     assert "search over" in study.read_text("study.log")
     assert (study / "final/tu-lcnet_050").exists("test.json")
     assert not any(".tmp-" in name for name, _ in study.walk())

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cluster.pools import Precision
 from cluster.storage import Folder
 from trainables.config import TrialConfig
 
@@ -80,7 +81,7 @@ def best_epoch(rows: Iterable[EpochRow]) -> EpochRow | None:
 
 
 class BrokenRecordError(ValueError):
-    """A file of a trial folder that does not hold what it should; the message names file, line and fault."""
+    """A file of a study or a trial that does not hold what it should; the message names file, line and fault."""
 
 
 class TrialInfo(BaseModel):
@@ -93,6 +94,8 @@ class TrialInfo(BaseModel):
     config: TrialConfig
     params: dict[str, Any] = {}
     """The values that were searched, by their names in the space."""
+    notes: dict[str, Any] = {}
+    """What the sampler must find again of its proposal, e.g. NSGA-II the generation."""
     pool: str = ""
     workers: int = 1
     usd_per_hour: float = 0.0
@@ -100,6 +103,11 @@ class TrialInfo(BaseModel):
     """Path or URI of the shard folder."""
     fingerprint: str = ""
     """Of the samples."""
+
+    @property
+    def path(self) -> str:
+        """The trial folder's path in a study's folder: `trials/0003`, `final/vgg19`."""
+        return f"{'final' if self.role == 'final' else 'trials'}/{self.trial_id}"
 
     def usd(self, slot_s: float) -> float:
         """Dollars of a slot that was held so long."""
@@ -121,8 +129,8 @@ class TrialStatus(BaseModel):
     """Epochs finished."""
     parameters: int | None = None
     """Trainable parameters of the model."""
-    precision: str = ""
-    """The number format it trains in."""
+    precision: Precision | None = None
+    """The number format it trains in; None: not known yet."""
     slot: str = ""
     """Which slot had it last."""
     slot_s: float = 0.0
@@ -161,7 +169,7 @@ class TrialRecord:
 
     def info(self) -> TrialInfo:
         """Read `trial.json`. Raises FileNotFoundError or BrokenRecordError."""
-        return self._read("trial.json", TrialInfo)
+        return read_model(self.folder, "trial.json", TrialInfo)
 
     def write_status(self, status: TrialStatus) -> None:
         """Write `status.json`."""
@@ -171,7 +179,7 @@ class TrialRecord:
         """Read `status.json`; a trial that has none is pending. Raises BrokenRecordError."""
         if not self.folder.exists("status.json"):
             return TrialStatus()
-        return self._read("status.json", TrialStatus)
+        return read_model(self.folder, "status.json", TrialStatus)
 
     def write_metrics(self, rows: Sequence[EpochRow]) -> None:
         """Write all epochs so far: the file as a whole, so that a replayed epoch never stands twice."""
@@ -181,8 +189,9 @@ class TrialRecord:
         """One row per finished epoch, in order; empty if none. Raises BrokenRecordError."""
         if not self.folder.exists("metrics.jsonl"):
             return []
-        lines = self._text("metrics.jsonl").splitlines()
-        rows = [self._parsed(line, EpochRow, f"metrics.jsonl, line {n}") for n, line in enumerate(lines, start=1)]
+        lines = _text(self.folder, "metrics.jsonl").splitlines()
+        where = f"{self.folder}/metrics.jsonl, line"
+        rows = [_parsed(line, EpochRow, f"{where} {number}") for number, line in enumerate(lines, start=1)]
         for number, row in enumerate(rows, start=1):
             if row.epoch != number:
                 raise BrokenRecordError(f"{self.folder}/metrics.jsonl, line {number}: epoch is {row.epoch}")
@@ -213,25 +222,6 @@ class TrialRecord:
         )
         self.folder.write_bytes("examples.npz", buffer.getvalue())
 
-    def _read(self, name: str, model: type[Model]) -> Model:
-        return self._parsed(self._text(name), model, name)
-
-    def _text(self, name: str) -> str:
-        try:
-            return self.folder.read_text(name)
-        except UnicodeDecodeError as error:
-            raise BrokenRecordError(f"{self.folder}/{name}: {error}") from error
-
-    def _parsed(self, text: str, model: type[Model], where: str) -> Model:
-        try:
-            return model.model_validate(json.loads(text))  # Python's JSON knows NaN, as it is written
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            key = ".".join(map(str, first["loc"])) or "its value"
-            raise BrokenRecordError(f"{self.folder}/{where}: {key}: {first['msg']}") from error
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BrokenRecordError(f"{self.folder}/{where}: not JSON: {error}") from error
-
     def examples(self) -> Examples | None:
         """Read `examples.npz`, or None if none were kept."""
         if not self.folder.exists("examples.npz"):
@@ -243,6 +233,29 @@ class TrialRecord:
                 mask_NHW=arrays["mask_NHW"],
                 probability_NHW=arrays["probability_NHW"],
             )
+
+
+def read_model(folder: Folder, name: str, model: type[Model]) -> Model:
+    """A JSON file as what it should hold. Raises FileNotFoundError, or BrokenRecordError that names file and fault."""
+    return _parsed(_text(folder, name), model, f"{folder}/{name}")
+
+
+def _text(folder: Folder, name: str) -> str:
+    try:
+        return folder.read_text(name)
+    except ValueError as error:  # it is no text; the message names the file
+        raise BrokenRecordError(str(error)) from error
+
+
+def _parsed(text: str, model: type[Model], where: str) -> Model:
+    try:
+        return model.model_validate(json.loads(text))  # Python's JSON knows NaN, as it is written
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "its value"
+        raise BrokenRecordError(f"{where}: {key}: {first['msg']}") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BrokenRecordError(f"{where}: not JSON: {error}") from error
 
 
 def checkpoint_name(epoch: int) -> str:

@@ -156,7 +156,7 @@ class TrialSession:
             float32 in [0, 1], (N, H, W).
         """
         self._learner.model.eval()
-        image_N1HW = torch.from_numpy(np.ascontiguousarray(images_NHW)).unsqueeze(1).to(self._device).float() / 255
+        image_N1HW = torch.from_numpy(np.array(images_NHW)).unsqueeze(1).to(self._device).float() / 255
         with self._learner.autocast():
             logits_N1HW = self._learner.model(image_N1HW)
         return logits_N1HW.float().sigmoid().squeeze(1).cpu().numpy()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from cluster.settings.problems import Problem
 from cluster.storage import Folder
 from data_prep.schema import BuildSettings, DatasetCard
 from data_prep.shards import CARD, read_card
+from search import warm
 from search.bill import placement
 from search.bill.memory import flops_per_image, parameters
 from search.bill.placement import Fit, PlacementError
@@ -53,6 +54,8 @@ class Data:
     built: bool
     """Whether the shards are there; otherwise the numbers are estimates."""
     field_of_view: str
+    fingerprint: str | None = None
+    """Of the samples; None: they are not there yet."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +138,7 @@ def dry_run(config: StudyConfig) -> DryRun:
         rows=tuple(rows),
         parts=tuple(_bill(config, rows)),
         notes=tuple(_notes(config, data)),
-        problems=(*problems, *wrong_models, *unplaceable),
+        problems=(*problems, *wrong_models, *unplaceable, *warm.problems(config, data.fingerprint)),
     )
 
 
@@ -144,7 +147,9 @@ def check_data(config: StudyConfig) -> tuple[Data, list[Problem]]:
     folder, settings = Folder(config.data.folder), config.data.build
     card = read_card(folder) if folder.exists(CARD) else None
     if card is not None:
-        data = _data(config, card.settings, samples=dict(card.samples), built=True)
+        data = replace(
+            _data(config, card.settings, samples=dict(card.samples), built=True), fingerprint=card.fingerprint
+        )
         return data, list(_card_problems(config, card))
     if settings is None:
         missing = Problem(("data", "shards"), "there is no finished shard folder", "one that exists, or add data.build")

@@ -55,7 +55,9 @@ class Known:
 
     def __init__(self) -> None:
         self.trials: dict[int, Seen] = {}
-        """By number."""
+        """By number; those of earlier studies (a warm start) have negative ones."""
+        self.entered = 0
+        """How many trials of this study were entered: the number of its next one."""
         self.ended: list[int] = []
         """Numbers of the ended trials, in the order in which they ended."""
         self.open: dict[int, Seen] = {}
@@ -79,6 +81,7 @@ class Known:
     ) -> None:
         """A trial begins."""
         self._told()
+        self.entered += number >= 0
         trial = Seen(number=number, params=dict(params), until=until, baseline=baseline, notes=dict(notes or {}))
         self.trials[number] = self.open[number] = trial
 

@@ -69,7 +69,7 @@ class Method:
         return self._proposed[1]
 
     def _propose(self) -> Proposal | None:
-        number = len(self.known.trials)
+        number = self.known.entered
         if number >= self.trials:
             return None
         for trial in range(len(self._keys), number):

@@ -100,7 +100,7 @@ class Halving:
         if step is not None:
             return step
         if (proposal := propose()) is not None:
-            return Start(proposal=proposal, until=self._next_rung(len(self.known.trials), 0))
+            return Start(proposal=proposal, until=self._next_rung(self.known.entered, 0))
         return self._leftover()
 
     def _leftover(self) -> Stop | None:

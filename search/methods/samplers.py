@@ -180,7 +180,7 @@ class Sampler:
         for trial in shown:
             trial.system_attrs[GENERATION] = 0
         sampler = NSGAIISampler(population_size=self.population, seed=0)
-        study = _study(shown, len(self.known.trials), sampler, self.directions)
+        study = _study(shown, self.known.entered, sampler, self.directions)
         return [trial.number for trial in sampler.select_parent(study, 1)]
 
 
@@ -220,8 +220,8 @@ class _View(InMemoryStorage):
 
 
 def _id(number: int) -> int:
-    """The id of a shown trial; 0 is the one that is being proposed."""
-    return number + 1
+    """The id of a shown trial; 0 is the one that is being proposed. Those of earlier studies have negative ones."""
+    return number + 1 if number >= 0 else number
 
 
 def _study(shown: Sequence[FrozenTrial], number: int, sampler: BaseSampler, directions: list[str]) -> Study:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.storage import Folder
-from data_prep.schema import DatasetCard
+from data_prep.plan import shaping_settings
+from data_prep.schema import BuildSettings, DatasetCard
 from search.settings.config import StudyConfig
-from trainables.record import now
+from trainables.record import now, read_model
 
 PACKAGES = (
     "mammosearch",
@@ -35,6 +37,8 @@ class StudyInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    id: str = ""
+    """What identifies the study, wherever its folder lies and whatever that is called."""
     name: str
     config: dict[str, Any]
     """The settings, with every default."""
@@ -59,6 +63,7 @@ def describe(
 ) -> StudyInfo:
     """What `study.json` says of a study that begins now."""
     return StudyInfo(
+        id=str(uuid.uuid4()),
         name=name,
         config=config.model_dump(mode="json"),
         dataset=shards,
@@ -76,33 +81,57 @@ def describe(
 
 
 def read_info(folder: Folder) -> StudyInfo:
-    """Read `study.json`. Raises FileNotFoundError."""
-    return StudyInfo.model_validate(folder.read_json(STUDY))
+    """Read `study.json`. Raises FileNotFoundError, or ValueError that names the file and what is wrong with it."""
+    return read_model(folder, STUDY, StudyInfo)
 
 
-def check_same_study(before: StudyInfo, config: StudyConfig, card: DatasetCard) -> None:
-    """Refuse to resume a study with settings or data that would make its trials incomparable.
+def check_same_settings(before: StudyInfo, config: StudyConfig) -> None:
+    """Refuse to resume a study with settings that would make its trials incomparable.
 
     Raises:
         ValueError: with every difference that matters.
     """
-    after = config.model_dump(mode="json")
+    was, is_now = _with_defaults(before.config), config.model_dump(mode="json")
     differences = [
-        f"{section}: was {before.config.get(section)!r}, is {after[section]!r}"
-        for section in after
-        if section not in (*FREE_TO_CHANGE, "data", "study") and before.config.get(section) != after[section]
+        f"{section}: was {was.get(section)!r}, is {is_now[section]!r}"
+        for section in is_now
+        if section not in (*FREE_TO_CHANGE, "data", "study") and was.get(section) != is_now[section]
     ]
-    if before.config["budget"]["epochs"] != after["budget"]["epochs"]:
-        differences.append(f"budget.epochs: was {before.config['budget']['epochs']}, is {after['budget']['epochs']}")
-    if before.seed != config.study.seed:
-        differences.append(f"study.seed: was {before.seed}, is {config.study.seed}")
-    if before.dataset_fingerprint != card.fingerprint:
-        differences.append(f"the data: fingerprint was {before.dataset_fingerprint[:12]}, is {card.fingerprint[:12]}")
+    pairs = {
+        "budget.epochs": (was.get("budget", {}).get("epochs"), config.budget.epochs),
+        "study.seed": (before.seed, config.study.seed),
+        "data.build": (_shaping(was), _shaping(is_now)),
+    }
+    differences += [f"{key}: was {a!r}, is {b!r}" for key, (a, b) in pairs.items() if a != b]
+    _refuse(before, differences)
+
+
+def check_same_data(before: StudyInfo, card: DatasetCard) -> None:
+    """Refuse to resume a study on other samples. Raises ValueError."""
+    was, is_now = before.dataset_fingerprint, card.fingerprint
+    _refuse(before, [f"the data: fingerprint was {was[:12]}, is {is_now[:12]}"] if was != is_now else [])
+
+
+def _refuse(before: StudyInfo, differences: list[str]) -> None:
     if differences:
         told = "\n  ".join(differences)
         raise ValueError(
             f"study {before.name!r} cannot be resumed, because it differs:\n  {told}\nGive it another --out"
         )
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an earlier version wrote, with the defaults of what has come since; as they are if unreadable."""
+    try:
+        return StudyConfig.model_validate(config).model_dump(mode="json")
+    except ValidationError:
+        return config
+
+
+def _shaping(config: dict[str, Any]) -> dict[str, Any] | None:
+    """What shapes the samples that a study builds; None: they were there."""
+    build = config.get("data", {}).get("build")
+    return shaping_settings(BuildSettings.model_validate(build)) if build else None
 
 
 def versions() -> dict[str, str]:

@@ -25,9 +25,11 @@ from typing import Any
 
 import optuna
 import psutil
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from cluster.storage import Folder
-from search.ledger import JOURNAL, open_journal
+from search.journal import JOURNAL
 from trainables.order import SESSION
 from trainables.record import ENDED, TIMES, TrialRecord
 
@@ -47,6 +49,7 @@ class Disturbance:
         rng: decides when and whom.
         tell: is given a line a kill.
         retries: how often a trial may lose its worker.
+        options: further words of the study's command.
         victims: `driver` or `worker`, the next one last.
     """
 
@@ -55,6 +58,7 @@ class Disturbance:
     rng: random.Random
     tell: Callable[[str], None]
     retries: int
+    options: tuple[str, ...]
     victims: list[str]
     studies: int = 1
     killed_under: Counter[str] = field(default_factory=Counter)
@@ -72,7 +76,7 @@ class Disturbance:
 
     def disturb(self, *, within_s: float) -> bool:
         """Start or resume the study, and kill until the driver is gone. Returns False if the study ended before."""
-        process = start(self.space, self.folder)
+        process = start(self.space, self.folder, *self.options)
         while self.victims:
             done = self._kill_worker(process) if self.victims[-1] == "worker" else self._kill_driver(process, within_s)
             if not done:
@@ -132,30 +136,33 @@ class Disturbance:
         self.tell(f"{what}, at {len(records)} trials and finals, {ended} of them ended, {self._epochs()} epochs")
 
 
-def verify_resume(space: Path, *, kills: int, seed: int, retries: int, tell: Callable[[str], None]) -> list[str]:
+def verify_resume(
+    space: Path, *, kills: int, seed: int, retries: int, here: bool, tell: Callable[[str], None]
+) -> list[str]:
     """Run the two studies; returns every difference, empty if there is none.
 
     Args:
         space: the settings.
-        kills: how many; two in three are the driver's.
+        kills: how many; two in three are the driver's, and all of a study in one process.
         seed: of the order of the victims and of the moments.
         retries: how often a trial of these settings may lose its worker.
+        here: whether the studies run in one process each, without Ray.
         tell: is given a line a kill.
 
     Raises:
         RuntimeError: the undisturbed study failed, or the killed one could not be resumed.
     """
     with tempfile.TemporaryDirectory(prefix="mammosearch-verify-") as scratch:
-        whole = Path(scratch) / "whole" / "study"
+        whole, options = Path(scratch) / "whole" / "study", ("--here",) if here else ()
         began = time.monotonic()
-        finish(start(space, whole), whole)
+        finish(start(space, whole, *options), whole)
         took_s = time.monotonic() - began
         tell(f"undisturbed: {took_s:.0f} s")
         rng = random.Random(seed)
-        workers = kills // 3 if retries else 0
+        workers = kills // 3 if retries and not here else 0
         victims = ["worker"] * workers + ["driver"] * (kills - workers)
         rng.shuffle(victims)
-        state = Disturbance(space, Path(scratch), rng, tell, retries, victims)
+        state = Disturbance(space, Path(scratch), rng, tell, retries, options, victims)
         differences: list[str] = []
         while state.victims:
             if not state.disturb(within_s=took_s):
@@ -164,7 +171,7 @@ def verify_resume(space: Path, *, kills: int, seed: int, retries: int, tell: Cal
                 differences += found
                 state.next_study()
         if state.folder.exists():
-            finish(start(space, state.folder), state.folder)
+            finish(start(space, state.folder, *options), state.folder)
             differences += compare(whole, state.folder)
         studies = len(list(Path(scratch).glob("killed-*")))
         killed = f"{kills - workers} kills of the driver, {workers} of workers"
@@ -172,11 +179,11 @@ def verify_resume(space: Path, *, kills: int, seed: int, retries: int, tell: Cal
         return differences
 
 
-def start(space: Path, folder: Path) -> subprocess.Popen[bytes]:
+def start(space: Path, folder: Path, *options: str) -> subprocess.Popen[bytes]:
     """Begin the study in a process of its own, or go on with it."""
     folder.mkdir(parents=True, exist_ok=True)
     resume = ["--resume"] if (folder / SESSION).exists() else []
-    command = [sys.executable, "-m", "search.run", "--space", str(space), "--out", str(folder), *resume]
+    command = [sys.executable, "-m", "search.run", "--space", str(space), "--out", str(folder), *options, *resume]
     output = (folder.parent / "output.txt").open("ab")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
@@ -205,7 +212,8 @@ def compare(whole: Path, killed: Path) -> Iterator[str]:
 
 def _trials(folder: Path) -> dict[str, dict[str, Any]]:
     """What must be equal of every trial and final, by name. The rungs are the trials' intermediate values."""
-    study = optuna.load_study(study_name=folder.name, storage=open_journal(folder / JOURNAL))
+    storage = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    study = optuna.load_study(study_name=None, storage=storage)
     trials = {
         f"trial {t.number}": {
             "state": t.state.name,

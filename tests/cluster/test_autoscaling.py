@@ -171,6 +171,7 @@ def look(study: Path) -> Seen:
     return Seen(machines(), pools_of_trials(study, "running"), waiting, idle)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 def test_machines_come_with_the_trials_of_their_pool_and_go_when_idle(address: str, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def copy_of_the_code(target: Path) -> Path:
     return target
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 def test_hosts_that_share_nothing_but_the_store_run_a_study(hosts: Any, tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def wait_until(process: subprocess.Popen[str], said: Path, condition: Any) -> No
         time.sleep(0.1)
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.parametrize("notice_s", [None, 4], ids=["lost", "taken back with notice"])

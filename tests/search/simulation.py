@@ -103,7 +103,7 @@ def simulate(
             pending.append(order)
         while pending and len(active) < slots:
             order = pending.pop(0)
-            name = order.info.trial_id
+            name = order.info.path
             crews[name] = MadeUpCrew(curve, lambda order, epoch: fail(order))
             active[name] = Life(order, crews[name], clock=crews[name].clock)
         name = rng.choice(sorted(active))
@@ -120,6 +120,4 @@ def trained(crews: dict[str, MadeUpCrew]) -> int:
 
 def summary(engine: Engine) -> list[tuple]:
     """What must be equal between an undisturbed study and one that was killed and resumed."""
-    return [
-        (t.number, t.state.name, dict(t.params), t.values, dict(t.intermediate_values)) for t in engine.ledger.trials()
-    ]
+    return [(t.number, t.status.status, t.status.reason, t.info.params, t.values, t.curve) for t in engine.trials]

@@ -17,13 +17,17 @@ from typing import Any
 import optuna
 import psutil
 import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 
-from search.ledger import JOURNAL, open_journal
+from search.journal import JOURNAL
 
 ROOT = Path(__file__).resolve().parents[2]
 ENCODER = "tu-test_efficientnet"
 """timm's smallest: with the linknet decoder 95,000 parameters."""
+STEADY = "tu-test_convnext"
+"""timm's smallest without batch norm: nothing keeps it from diverging, and two workers train it as one does."""
 PATIENCE_S = 300
 """How long a study of these tests may take on a busy machine before it counts as stuck."""
 
@@ -67,9 +71,18 @@ def spawn(command: list[str], *, terminal: int | None = None) -> subprocess.Pope
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TERM": "xterm"}
     common: dict[str, Any] = {"text": True, "env": environment, "start_new_session": True}
     if terminal is None:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **common)
-    ends = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
-    return subprocess.Popen(command, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), **ends, **common)
+        ends: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    else:
+        ends = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
+    return subprocess.Popen(command, preexec_fn=lambda: _begin_afresh(terminal), **ends, **common)
+
+
+def _begin_afresh(terminal: int | None) -> None:
+    """In the child: heed the signals that its parent may ignore (under `nohup`), and take the terminal."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    if terminal is not None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def finish(process: subprocess.Popen[str], *, timeout_s: float = PATIENCE_S) -> str:
@@ -82,10 +95,10 @@ def finish(process: subprocess.Popen[str], *, timeout_s: float = PATIENCE_S) -> 
         raise AssertionError(f"stuck for {timeout_s:.0f} s; its output ends with\n{output[-3000:]}") from None
 
 
-def run(space: Path, *arguments: str) -> tuple[int, str]:
+def run(space: Path, *arguments: str, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
     """Exit status and output of `python -m search.run --space SPACE ...`."""
     process = start(space, *arguments)
-    output = finish(process)
+    output = finish(process, timeout_s=timeout_s)
     return process.returncode, output
 
 
@@ -125,9 +138,19 @@ def epochs_of(folder: Path) -> int:
     return sum(len(file.read_text().splitlines()) for file in folder.glob("trials/*/metrics.jsonl"))
 
 
+def journal_of(folder: Path) -> optuna.Study:
+    """The study's journal, as plain Optuna opens it."""
+    return optuna.load_study(study_name=None, storage=storage_in(folder / JOURNAL))
+
+
+def storage_in(file: Path) -> JournalStorage:
+    """Optuna's storage in a file."""
+    return JournalStorage(JournalFileBackend(str(file)))
+
+
 def trials_of(folder: Path) -> list[FrozenTrial]:
     """The trials as plain Optuna reads them."""
-    return optuna.load_study(study_name=folder.name, storage=open_journal(folder / JOURNAL)).trials
+    return journal_of(folder).trials
 
 
 def processes_below(pid: int, name: str) -> list[psutil.Process]:

@@ -1,5 +1,6 @@
 """python -m pytest tests/search/test_here.py: a study in this process, whose failures are real, and its resume."""
 
+import itertools
 import uuid
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,15 @@ import pytest
 from cluster.storage import Folder
 from search import here
 from search.engine import Engine
+from search.events import Event, Listener
 from search.orders import Orders
 from search.sampling import lag_of
 from search.settings.config import StudyConfig
-from tests.search.studies import ENCODER, settings
+from search.trials import Trial
+from tests.search.studies import ENCODER, STEADY, settings
 from tests.trainables.fakes import without_times
 from trainables.order import SESSION
 from trainables.record import TrialRecord
-
-STEADY = "tu-test_convnext"
-"""Its network has no batch norm, and nothing that keeps it from diverging."""
 
 
 def engine_for(folder: Path, shards: Path, *, resume: bool = False, **changes: Any) -> Engine:
@@ -60,11 +60,21 @@ def planted(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Engi
     return engine
 
 
-def of(engine: Engine, **wanted: Any) -> list[tuple[Any, TrialRecord]]:
-    """(Optuna's trial, trial folder) of every trial with these settings."""
+def interrupt_at_every_third_event() -> Listener:
+    events = itertools.count(1)
+
+    def listener(event: Event) -> None:
+        if next(events) % 3 == 0:  # the first two may only tell what is known: the order, the last epoch again
+            raise KeyboardInterrupt
+
+    return listener
+
+
+def of(engine: Engine, **wanted: Any) -> list[tuple[Trial, TrialRecord]]:
+    """(What the engine knows, trial folder) of every trial with these settings."""
     found = []
-    for trial in engine.trials():
-        record = engine.record(f"{trial.number:04d}")
+    for trial in engine.trials:
+        record = engine.record(trial.info.trial_id)
         if all(getattr(record.info().config, name) == value for name, value in wanted.items()):
             found.append((trial, record))
     assert found, wanted
@@ -72,15 +82,15 @@ def of(engine: Engine, **wanted: Any) -> list[tuple[Any, TrialRecord]]:
 
 
 def test_no_trial_is_left_running_and_the_study_goes_to_its_end(planted: Engine) -> None:
-    assert len(planted.trials()) == 8
-    for trial, record in of(planted):
-        assert record.status().status == {"COMPLETE": "complete", "FAIL": "failed"}[trial.state.name]
+    assert len(planted.trials) == 8
+    assert {record.status().status for _, record in of(planted)} == {"complete", "failed"}
+    assert all(record.status() == trial.status for trial, record in of(planted))
 
 
 def test_an_exception_is_a_row_with_its_reason_and_traceback(planted: Engine) -> None:
     for trial, record in of(planted, encoder=ENCODER, batch_size=1):
         status = record.status()
-        assert trial.state.name == "FAIL" and trial.user_attrs["reason"] == status.reason
+        assert trial.status.status == "failed" and trial.values is None
         assert "Expected more than 1 value per channel" in status.reason
         assert "Traceback" in status.traceback and "batch_norm" in status.traceback
         assert status.ended_at and "Expected more than 1 value" in record.folder.read_text("log.txt")
@@ -88,10 +98,10 @@ def test_an_exception_is_a_row_with_its_reason_and_traceback(planted: Engine) ->
 
 def test_a_loss_that_is_not_finite_is_a_row_that_names_epoch_and_step(planted: Engine) -> None:
     ((trial, record),) = of(planted, encoder=STEADY, batch_size=4, learning_rate=10.0)
-    assert trial.state.name == "FAIL" and record.status().failure == "not_finite"
+    assert record.status().failure == "not_finite"
     assert "not finite in epoch" in record.status().reason
     # What it reached before is kept, with no NaN among it.
-    assert 0 < len(record.metrics()) == len(trial.intermediate_values) < 4
+    assert 0 < len(record.metrics()) == len(trial.curve) < 4
 
 
 def test_a_study_interrupted_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, tiny_shards: Path) -> None:
@@ -101,19 +111,12 @@ def test_a_study_interrupted_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Pa
         (tmp_path / name).mkdir()
     whole = engine_for(tmp_path / "whole", tiny_shards, **changes)
     here.run_trials(whole)
-    events, interrupted, resume = 0, 0, False
+    interrupted, resume = 0, False
     while True:
         engine = engine_for(tmp_path / "broken", tiny_shards, resume=resume, **changes)
-        events = 0
-
-        def every_third_event() -> None:
-            nonlocal events
-            events += 1
-            if events % 3 == 0:  # the first two may only tell what is known: the order, the last epoch again
-                raise KeyboardInterrupt
-
+        engine.listeners.append(interrupt_at_every_third_event())
         try:
-            here.run_trials(engine, on_event=every_third_event)
+            here.run_trials(engine)
             break
         except KeyboardInterrupt:
             interrupted, resume = interrupted + 1, True

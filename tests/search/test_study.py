@@ -1,29 +1,31 @@
-"""python -m pytest tests/search/test_study.py: the main job from its settings to its tables, as a user runs it."""
+"""python -m pytest tests/search/test_study.py: the main job from its settings to its tables, in this process."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-
-pytest.importorskip("ray")
+from typer.testing import CliRunner, Result
 
 import results
 from cluster.storage import Folder
-from tests.data_prep.trees import SHARED
-from tests.search.studies import ENCODER, epochs_of, run, trials_of, write_settings
-from tests.trainables.fakes import train, without_times
-from tests.trainables.test_ddp import assert_same_measures
-from trainables.data import TrialData
+from search.run import app
+from tests.search.studies import ENCODER, trials_of, write_settings
 from trainables.record import TrialRecord
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.together]
 OTHER_ENCODER = "tu-test_resnet"
+USD_PER_S = 0.001
+POOL = {"name": "cpu", "cpus_per_worker": 1, "max_slots": 1, "usd_per_hour": 3600 * USD_PER_S}
+
+
+def search(space: Path, out: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["--space", str(space), "--out", str(out), "--here", *arguments])
 
 
 @pytest.fixture(scope="module")
-def main_job(tmp_path_factory, tiny_build):
+def main_job(tmp_path_factory: pytest.TempPathFactory, tiny_build: Any) -> tuple[Path, Path, str]:
     """A study that makes its own data: two encoders, baselines, a pruner, finals. (settings, folder, output)."""
     home = tmp_path_factory.mktemp("main")
     data = {"shards": str(home / "shards"), "build": tiny_build.model_dump(mode="json")}
@@ -37,27 +39,27 @@ def main_job(tmp_path_factory, tiny_build):
         budget={"trials": 4, "epochs": 2},
         pruner={"grace_epochs": 1, "reduction_factor": 2},
         final={"top": 2, "epochs": 3},
+        pools=[POOL],
     )
-    status, output = run(space, "--out", str(home / "study"))
-    assert status == 0, output[-3000:]
-    return space, home / "study", output
+    result = search(space, home / "study")
+    assert result.exit_code == 0, result.output[-3000:]
+    return space, home / "study", result.output
 
 
-def test_tables_are_printed_and_written(main_job):
+def test_tables_are_written_and_every_trial_is_told(main_job: tuple[Path, Path, str]) -> None:
     _, folder, output = main_job
     for encoder in (ENCODER, OTHER_ENCODER):
-        assert encoder in output
-    assert "table II" in output and "table III" in output
-    assert {"nas_table.csv", "tables.md", "trials.csv"} <= {file.name for file in folder.iterdir()}
+        assert encoder in output and encoder in (folder / "tables.md").read_text()
+    assert {"nas_table.csv", "final_table.csv", "tables.md", "trials.csv"} <= {file.name for file in folder.iterdir()}
+    assert "trial 4 of 4 | best" in output and "search over: 4 trials" in output
 
 
-def test_nothing_of_the_machinery_is_seen(main_job):
-    output = main_job[2]
+def test_nothing_of_the_machinery_is_seen(main_job: tuple[Path, Path, str]) -> None:
     for noise in ("Traceback", "WARNING", "Warning", "ray.init", "usage stats"):
-        assert noise not in output, output
+        assert noise not in main_job[2]
 
 
-def test_every_trial_is_a_row_that_agrees_with_optuna(main_job):
+def test_every_trial_is_a_row_that_agrees_with_optuna(main_job: tuple[Path, Path, str]) -> None:
     _, folder, _ = main_job
     rows = results.load(str(folder))
     assert len(rows) == 4 + 2
@@ -71,16 +73,17 @@ def test_every_trial_is_a_row_that_agrees_with_optuna(main_job):
     assert rows[rows.role == "baseline"].status.tolist() == ["complete"] * 2
 
 
-def test_finals_are_measured_on_the_test_split_and_keep_their_weights(main_job):
+def test_finals_are_measured_on_the_test_split_and_keep_their_weights(main_job: tuple[Path, Path, str]) -> None:
     _, folder, _ = main_job
     finals = results.load(str(folder)).query("role == 'final'")
     assert (finals.test_dice > 0).all() and (finals.epochs == 3).all()
     for encoder in finals.encoder:
         record = TrialRecord(Folder(folder / "final" / encoder))
         assert record.folder.exists("weights.safetensors") and record.examples() is not None
+        assert not record.folder.exists("checkpoint")
 
 
-def test_shards_open_in_pandas(main_job, tiny_build):
+def test_shards_open_in_pandas(main_job: tuple[Path, Path, str], tiny_build: Any) -> None:
     shards = main_job[0].parent / "shards"
     table = pd.concat([pd.read_parquet(file) for file in sorted(shards.glob("*/*.parquet"))])
     card = json.loads((shards / "card.json").read_text())
@@ -88,72 +91,61 @@ def test_shards_open_in_pandas(main_job, tiny_build):
     assert table["image"].map(len).eq(tiny_build.size_px**2).all()
 
 
-def test_row_trained_again_agrees_to_the_last_digit(main_job):
+def test_dollars_of_the_rows_are_the_slots_time(main_job: tuple[Path, Path, str]) -> None:
+    """A slot is held for no less than its worker trains, and for no more than passes from its start to its end."""
+    _, folder, _ = main_job
+    rows, epochs = results.load(str(folder)), results.load_epochs(str(folder))
+    assert rows.usd.tolist() == pytest.approx((rows.slot_s * USD_PER_S).tolist(), abs=2e-6)
+    trained_s = (epochs.train_s + epochs.val_s).groupby(epochs.trial_id).sum()
+    passed = pd.to_datetime(rows.ended_at) - pd.to_datetime(rows.started_at)
+    for row, seconds in zip(rows.itertuples(), passed.dt.total_seconds(), strict=True):
+        assert trained_s[row.trial_id] <= row.slot_s
+        assert row.slot_s <= seconds + 60, "the model is built before a trial counts as started"
+
+
+def test_a_row_trained_again_agrees_to_the_last_digit(main_job: tuple[Path, Path, str]) -> None:
     space, folder, _ = main_job
-    status, output = run(space, "--out", str(folder), "--reproduce", "0000")
-    assert status == 0, output
-    assert "trial 0000, 2 epochs: agrees in every measure" in output
+    result = search(space, folder, "--reproduce", "0000")
+    assert result.exit_code == 0, result.output
+    assert "trial 0000, 2 epochs: agrees in every measure" in result.output
 
 
-def test_changed_row_does_not_agree(main_job):
+def test_a_changed_row_does_not_agree(main_job: tuple[Path, Path, str]) -> None:
     space, folder, _ = main_job
     record = TrialRecord(Folder(folder / "trials" / "0001"))
     rows = record.metrics()
     record.write_metrics([rows[0].model_copy(update={"val_loss": rows[0].val_loss + 1e-6}), *rows[1:]])
-    status, output = run(space, "--out", str(folder), "--reproduce", "0001")
+    result = search(space, folder, "--reproduce", "0001")
     record.write_metrics(rows)
-    assert status == 1
-    assert "epoch 1: val_loss was" in output and "differs in 1 measures" in output and "Exit" not in output
+    assert result.exit_code == 1
+    assert "epoch 1: val_loss was" in result.output and "differs in 1 measures" in result.output
 
 
-def test_dry_run_shows_the_bill_and_trains_nothing(main_job, tmp_path):
+def test_a_dry_run_shows_the_bill_and_trains_nothing(main_job: tuple[Path, Path, str], tmp_path: Path) -> None:
     space, _, _ = main_job
-    status, output = run(space, "--out", str(tmp_path / "dry"), "--dry-run")
-    assert status == 0, output
-    assert ENCODER in output and OTHER_ENCODER in output
+    result = search(space, tmp_path / "dry", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert ENCODER in result.output and OTHER_ENCODER in result.output
     assert not (tmp_path / "dry").exists()
 
 
-def test_two_workers_follow_the_curve_of_one(tmp_path, tiny_shards):
+def test_a_finished_study_that_is_resumed_trains_nothing_again(main_job: tuple[Path, Path, str]) -> None:
+    space, folder, _ = main_job
+    before = {file: file.read_bytes() for file in folder.glob("*/*/*.json*")}
+    result = search(space, folder, "--resume")
+    assert result.exit_code == 0, result.output
+    assert {file: file.read_bytes() for file in folder.glob("*/*/*.json*")} == before
+
+
+def test_a_study_ends_at_the_first_report_after_its_money_is_spent(tmp_path: Path, tiny_shards: Path) -> None:
+    pools = [{**POOL, "usd_per_hour": 1e6}]
+    budget = {"trials": 1000, "epochs": 40}
     space = write_settings(
-        tmp_path / "two.yaml",
-        tiny_shards,
-        space={"learning_rate": [1e-3, 3e-4]},
-        fixed={
-            "encoder": "tu-test_convnext",
-            "decoder": "linknet",
-            "decoder_norm": "layernorm",
-            "optimiser": "sgd",
-            "batch_size": 6,
-            "precision": "fp32",
-        },
-        sampler={"name": "grid"},
-        budget={"trials": 2, "epochs": 2},
-        pools=[{"name": "cpu2", "workers": 2, "cpus_per_worker": 1}],
+        tmp_path / "small.yaml", tiny_shards, budget=budget, pools=pools, final={"top": 1, "epochs": 2}
     )
-    status, output = run(space, "--out", str(tmp_path / "study"))
-    assert status == 0, output[-3000:]
-    assert epochs_of(tmp_path / "study") == 4
-    for number in range(2):
-        record = TrialRecord(Folder(tmp_path / "study" / "trials" / f"{number:04d}"))
-        assert record.info().workers == 2
-        config = record.info().config
-        alone = train(config, data=TrialData.open(str(tiny_shards)))
-        for row, expected in zip(without_times(record.metrics()), without_times(alone), strict=True):
-            assert_same_measures(row, expected)
-
-
-def test_real_mammograms_go_the_whole_way(tmp_path):
-    tool, pairs = SHARED / "tools" / "make_cbis_tree.py", SHARED / "data" / "cesm_pairs"
-    if not tool.exists() or not pairs.exists():
-        pytest.skip("make_cbis_tree.py and the real pairs are not beside this checkout")
-    command = [sys.executable, str(tool), str(pairs), str(tmp_path / "tree"), "--patients", "12", "--scale", "1"]
-    subprocess.run(command, check=True, capture_output=True)
-    build = {"source": "cbis_ddsm", "root": str(tmp_path / "tree"), "field_of_view": "lesion", "size_px": 32}
-    data = {"shards": str(tmp_path / "shards"), "build": build}
-    final = {"top": 1, "epochs": 2}
-    space = write_settings(tmp_path / "real.yaml", tmp_path, data=data, budget={"trials": 2, "epochs": 2}, final=final)
-    status, output = run(space, "--out", str(tmp_path / "study"))
-    assert status == 0, output[-3000:]
-    rows = results.load(str(tmp_path / "study"))
-    assert rows.status.tolist() == ["complete"] * 3
+    result = search(space, tmp_path / "study", "--max-usd", "1")
+    assert result.exit_code == 0, result.output[-3000:]
+    (row,) = results.load(str(tmp_path / "study")).itertuples()
+    assert row.status == "pruned" and "max_usd" in row.reason and row.usd >= 1
+    assert row.epochs == 1, "its first report is its last"
+    assert "max_usd" in result.output and not (tmp_path / "study" / "final").exists()

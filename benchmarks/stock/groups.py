@@ -1,6 +1,6 @@
-"""Trials of two DDP workers that are stopped early, on plain Ray Tune + Train and on ours; Ray has no dashboard here.
+"""A trial of two DDP workers that ASHA stops, on plain Ray Tune + Train; Ray has no dashboard here.
 
-    python -m tests.search.stock_groups ENGINE FOLDER SHARDS
+    python -m benchmarks.stock.groups FOLDER
 
 Train's cleaner of placement groups asks the dashboard who is alive, so without one it cleans nothing; that may not keep
 hardware from the next trial. What is left is written to FOLDER/left.json.
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.session import slot_resource
+import cluster.session  # noqa: F401 - sets what Ray reads when it is imported
 
 import optuna
 import ray
@@ -28,48 +28,14 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 from ray.util import placement_group_table
 
-from cluster.storage import Folder
-from search.engine import Engine
-from search.orders import Orders
-from search.sampling import lag_of
-from search.settings.config import StudyConfig
-from search.study import run_trials
-from tests.search.studies import ROOT, settings
-
-POOL = {"name": "cpu2", "workers": 2, "cpus_per_worker": 1, "max_slots": 1}
-STEADY = "tu-test_convnext"
-"""A network without batch statistics: two workers train it as one does."""
+ROOT = Path(__file__).resolve().parents[2]
 LEFT = "left.json"
 CLEANED_IN_S = 20.0
 WORKERS_VALUES = ([0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0])
 """What the two workers of a stock trial measure; over all of it the mean is 3.5."""
 
 
-def our_settings(shards: Path) -> dict[str, Any]:
-    """The baseline, then two trials that learn nothing and are stopped at the first rung."""
-    fixed = {"decoder": "linknet", "decoder_norm": "layernorm", "precision": "fp32"}
-    return settings(
-        shards,
-        space={"encoder": [STEADY], "learning_rate": [1e-3, 1e-8, 2e-8]},
-        fixed=fixed,
-        baselines=True,
-        objective="val_loss",
-        sampler={"name": "grid"},
-        pruner={"grace_epochs": 1, "reduction_factor": 2},
-        budget={"trials": 3, "epochs": 3},
-        pools=[POOL],
-    )
-
-
-def run_ours(folder: Path, shards: Path) -> None:
-    config = StudyConfig.model_validate(our_settings(shards))
-    place = config.pools[0]
-    orders = Orders(config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: place)
-    engine = Engine(config, orders, lag=lag_of(1))
-    run_trials(engine)
-
-
-def run_stock(folder: Path, shards: Path) -> None:
+def run_stock(folder: Path) -> None:
     """One trial, which ASHA stops after its first epoch."""
     asha = ASHAScheduler(time_attr="epoch", metric="value", mode="max", max_t=1)
     space = {"x": optuna.distributions.FloatDistribution(0, 1)}
@@ -116,24 +82,25 @@ def what_is_left() -> dict[str, Any]:
         time.sleep(0.2)
 
 
-def main(engine: str, folder: Path, shards: Path) -> None:
+def main(folder: Path) -> None:
+    """Run it and write down what is left."""
     folder.mkdir(parents=True)
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     ray.init(
         address="local",
         num_cpus=2,
-        resources={slot_resource(POOL["name"]): 1.0, "trial": 1.0},
+        resources={"trial": 1.0},
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=200_000_000,
         runtime_env={"env_vars": {"PYTHONPATH": path}},
     )
-    (run_ours if engine == "ours" else run_stock)(folder, shards)
+    run_stock(folder)
     (folder / LEFT).write_text(json.dumps(what_is_left()))
     ray.shutdown()
 
 
 if __name__ == "__main__":
-    from tests.search import stock_groups  # so that Ray's workers find the functions under their real name
+    from benchmarks.stock import groups  # so that Ray's workers find the functions under their real name
 
-    stock_groups.main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    groups.main(Path(sys.argv[1]))

@@ -1,7 +1,9 @@
-"""The same small experiment on two engines: plain Ray Tune with OptunaSearch, ASHA and Train, and ours.
+"""A small experiment on plain Ray Tune with OptunaSearch and ASHA, used as documented; and its driver killed.
 
-No trial trains: a trainable makes up the learning curve of its configuration (`simulation.score`) and writes each epoch
-into a diary, so that what an engine says of a trial can be held against what happened.
+    python -m benchmarks.stock.experiments FOLDER [ended=5]
+
+No trial trains: a trainable makes up the learning curve of its configuration and writes each epoch into a diary, so
+that what Tune says of a trial can be held against what happened.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +21,12 @@ from typing import Any
 from cluster.session import connect
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
-
-from cluster.storage import Folder
-from search.engine import Engine
-from search.ledger import JOURNAL, open_journal
-from search.study import run_trials
-from tests.search.simulation import make_config, make_engine, row_of, score
-from trainables.order import Report, TrialOrder
-from trainables.record import TrialRecord
 
 EPOCHS = 4
 DIARY = "diary.jsonl"
@@ -38,7 +34,7 @@ DIARY = "diary.jsonl"
 
 @dataclass(frozen=True)
 class Experiment:
-    """What both engines are asked for: a space, a number of trials, one or two objectives; one trial at a time."""
+    """What is asked for: a space, a number of trials, one or two objectives; one trial at a time."""
 
     space: dict[str, Any]
     """Axis -> list of choices, or (low, high)."""
@@ -74,7 +70,8 @@ def key_of(params: dict[str, Any]) -> str:
 def curve_row(params: dict[str, Any], epoch: int, poisoned_above: float) -> dict[str, Any]:
     """The made-up measures of an epoch."""
     full = {"learning_rate": 1e-3, "dice_weight": 0.4, **params}
-    value = score(full, epoch)
+    gap = abs(math.log10(full["learning_rate"]) + 3) / 3 + 0.2 * abs(full["dice_weight"] - 0.3)
+    value = 1 / (1 + gap) * (1 - 0.6**epoch) * (0.5 if epoch % 4 == 0 else 1)  # the last epoch is not the best
     # The loss prefers another learning rate than Dice does, so that two objectives are at odds.
     loss = abs(math.log10(full["learning_rate"]) + 1.5) + 1 / epoch
     row = {"epoch": epoch, "val_dice": value, "val_loss": loss}
@@ -115,34 +112,6 @@ class StockTrial(tune.Trainable):
         self._params, self._epoch = json.loads((Path(checkpoint) / "state.json").read_text())
 
 
-class OurTrial(tune.Trainable):
-    """A slot as our engine has it, which records and does not train."""
-
-    def setup(self, config: dict[str, Any], *, folder: str, poisoned_above: float, epoch_s: float = 0.0) -> None:
-        self._folder, self._poisoned_above, self._epoch_s = Path(folder), poisoned_above, epoch_s
-        self.reset_config(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._order = TrialOrder.model_validate(new_config["order"])
-        self._again = bool(TrialRecord(Folder(self._order.folder)).metrics())
-        return True
-
-    def step(self) -> dict[str, Any]:
-        record = TrialRecord(Folder(self._order.folder))
-        rows = record.metrics()
-        if self._again:  # a resumed trial says its last epoch again, as `trainables.on_ray.Slot` does
-            self._again = False
-        else:
-            time.sleep(self._epoch_s)
-            params = self._order.info.params
-            write_diary(self._folder, params, len(rows) + 1)
-            made_up = curve_row(params, len(rows) + 1, self._poisoned_above)
-            rows.append(row_of(self._order, len(rows) + 1).model_copy(update=made_up))
-            record.write_metrics(rows)
-        done = len(rows) >= EPOCHS
-        return {"report": Report(row=rows[-1], done=done), "done": done}
-
-
 def run_stock(experiment: Experiment, folder: Path, *, storage: Path | None = None) -> Outcome:
     """The experiment on plain Ray Tune, with OptunaSearch and ASHA as their documentation has them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,6 +120,11 @@ def run_stock(experiment: Experiment, folder: Path, *, storage: Path | None = No
     if results.errors:  # a trial that Tune could not run shows nothing of the engine
         raise RuntimeError(results.errors[0])
     return Outcome(stock_study(journal).trials, read_diary(folder))
+
+
+def open_journal(file: Path) -> JournalStorage:
+    """Optuna's storage in a file."""
+    return JournalStorage(JournalFileBackend(str(file)))
 
 
 def stock_study(journal: Path) -> optuna.Study:
@@ -200,93 +174,21 @@ def _distribution(axis: Any) -> optuna.distributions.BaseDistribution:
     return optuna.distributions.FloatDistribution(*axis, log=True)
 
 
-def run_ours(experiment: Experiment, folder: Path, *, storage: Path | None = None) -> Outcome:
-    """The experiment on our engine. Its results lie in its folder, wherever others may want theirs."""
-    folder = storage.with_suffix("") if storage else folder
-    engine = our_engine(experiment, folder)
-    run_our_trials(experiment, engine, folder)
-    return our_outcome(folder)
-
-
-def run_our_trials(
-    experiment: Experiment,
-    engine: Engine,
-    folder: Path,
-    *,
-    epoch_s: float = 0.0,
-    on_event: Callable[[], None] = lambda: None,
-) -> None:
-    fixed = {"folder": str(folder), "poisoned_above": experiment.poisoned_above, "epoch_s": epoch_s}
-    run_trials(engine, on_event=on_event, trainable=tune.with_parameters(OurTrial, **fixed))
-
-
-def our_outcome(folder: Path) -> Outcome:
-    study = optuna.load_study(study_name=folder.name, storage=open_journal(folder / JOURNAL))
-    return Outcome(study.trials, read_diary(folder))
-
-
-def our_engine(experiment: Experiment, folder: Path, *, resume: bool = False) -> Engine:
-    """Our engine, set up for the experiment."""
-    axes = {
-        name: axis if isinstance(axis, list) else {"low": axis[0], "high": axis[1], "log": True}
-        for name, axis in experiment.space.items()
-    }
-    config = make_config(
-        space=axes,
-        fixed={"encoder": "mobilenet"},
-        baselines=False,
-        objective=[{"metric": name} for name in experiment.objectives],
-        budget={"trials": experiment.trials, "epochs": EPOCHS},
-        failures={"stop_after_consecutive": experiment.trials},
-        final={"top": 0},
-    )
-    return make_engine(config, folder, resume=resume)
-
-
-ENGINES = {"ours": run_ours, "stock": run_stock}
-
-
 # -- experiments whose driver is killed, each in a process of its own -------------------------------------------------
 
 LONG = Experiment(space={"learning_rate": (1e-5, 1e-1)}, trials=8)
 RUNGS_BEFORE, RUNGS_AFTER = "rungs_before.json", "rungs_after.json"
 
 
-def run_killed(engine: str, folder: Path, *, ended: int | None = None, epochs: int | None = None) -> None:
-    """Begin `LONG` in `folder`, or go on with it; SIGKILL to this very process at a chosen moment.
+def run_killed(folder: Path, ended: int | None = None) -> None:
+    """Begin `LONG` in `folder`, SIGKILL to this very process once `ended` trials have ended; or, if None, restore it.
 
-    Args:
-        engine: `ours` or `stock`.
-        folder: where everything lies.
-        ended: kill once so many trials have ended.
-        epochs: kill once so many epochs were reported in all (ours only).
-
-    At the start (when resuming: before the first result counts) and before the kill the pruner's rungs are written
-    down: epoch -> the values that are recorded there, sorted.
+    At the start of a restore, before the first result counts, and before the kill the pruner's rungs are written down:
+    epoch -> the values that are recorded there, sorted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with connect(cpus=1, slots={"cpu": 1}):
-        if engine == "ours":
-            _run_ours_killed(folder, ended, epochs)
-        else:
-            _run_stock_killed(folder, ended)
-
-
-def _run_ours_killed(folder: Path, ended: int | None, epochs: int | None) -> None:
-    engine = our_engine(LONG, folder, resume=(folder / JOURNAL).exists())
-
-    def rungs() -> dict[int, list[float]]:
-        return {epoch: sorted(v[0] for v in values.values()) for epoch, values in engine.rungs.records.items()}
-
-    def on_event() -> None:
-        trials = engine.ledger.trials()
-        if ended is not None and sum(t.state.is_finished() for t in trials) >= ended:
-            _die(folder, rungs())
-        if epochs is not None and sum(len(t.intermediate_values) for t in trials) >= epochs:
-            _die(folder, rungs())
-
-    _write(folder / RUNGS_AFTER, rungs())
-    run_our_trials(LONG, engine, folder, on_event=on_event)
+    with connect(cpus=1):
+        _run_killed(folder, ended)
 
 
 class NotingASHA(ASHAScheduler):
@@ -331,7 +233,7 @@ class ListedASHA(NotingASHA):
         super().on_trial_add(tune_controller, trial)
 
 
-def _run_stock_killed(folder: Path, ended: int | None) -> None:
+def _run_killed(folder: Path, ended: int | None) -> None:
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # as often as can be, to be fair
     if ended is not None:
         callbacks: list[tune.Callback] = [KillAfter(ended, folder)]
@@ -358,9 +260,6 @@ def read_rungs(file: Path) -> dict[int, list[float]]:
 
 
 if __name__ == "__main__":
-    import sys
+    from benchmarks.stock import experiments  # so that Ray's workers find the classes under their real name
 
-    from tests.search import stock  # so that Ray's workers find the classes under their real name
-
-    moment = {name: int(number) for name, number in (word.split("=") for word in sys.argv[3:])}
-    stock.run_killed(sys.argv[1], Path(sys.argv[2]), **moment)
+    experiments.run_killed(Path(sys.argv[1]), *(int(word.removeprefix("ended=")) for word in sys.argv[2:]))

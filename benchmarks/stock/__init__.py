@@ -1,0 +1,1 @@
+"""What plain Ray Tune + Train + OptunaSearch get wrong, kept as contracts: run them when Ray is updated."""

@@ -1,0 +1,88 @@
+"""Where a study stands: how many of its trials ended how, and what time and money are left, from events."""
+
+from __future__ import annotations
+
+from search.budget import Spent
+from search.events import Event
+from search.settings.config import StudyConfig
+from search.trials import Trial, Trials
+from trainables.record import ENDED
+
+
+class Standing:
+    """By the trials that are there when a session begins, and the events since. It is a listener.
+
+    Args:
+        config: the study.
+        trials: its trials.
+        spent: the time and the money that it has taken.
+    """
+
+    def __init__(self, config: StudyConfig, trials: Trials, spent: Spent) -> None:
+        self._config, self._trials, self.spent = config, trials, spent
+        self._began_s = spent.elapsed_s
+        self._epochs_here = 0
+        """Epochs that were trained in this session."""
+        self._under_way: dict[str, Trial] = {}
+        self._finals = 0
+        self._searched = self._searched_epochs = 0
+        """Search trials that ended, and their epochs."""
+        self.counts = dict.fromkeys(ENDED, 0)
+        """Ended trials by status, finals apart."""
+        for trial in trials:
+            if trial.ended:
+                self._note_end(trial)
+
+    def __call__(self, event: Event) -> None:
+        """Note an event."""
+        trial = event.trial
+        if event.kind == "ordered":
+            self._under_way[trial.info.path] = trial
+            self._finals += trial.info.role == "final"
+        elif event.kind == "epoch":
+            self._epochs_here += 1
+        else:
+            del self._under_way[trial.info.path]
+            self._note_end(trial)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that are left: the epochs that are expected, at the pace of this session; None: not known yet."""
+        took_s = self.spent.elapsed_s - self._began_s
+        return self._epochs_left() * took_s / self._epochs_here if self._epochs_here and took_s > 0 else None
+
+    def headline(self, counts: str = "") -> str:
+        """Trial k of n, the best so far, the time, what is left of it, the money.
+
+        Args:
+            counts: put in after the first of them.
+        """
+        best = self._trials.best
+        found = f"best {best.values[0]:.4f} ({best.info.trial_id})" if best and best.values else "no result yet"
+        left = "" if self.left_s is None else f", about {clock(self.left_s)} left"
+        money = f", ${self.spent.usd:.2f}" if self.spent.usd else ""
+        where = f"trial {len(self._trials)} of {self._config.budget.trials}"
+        return " | ".join(filter(None, (where, counts, found, f"{clock(self.spent.elapsed_s)}{left}{money}")))
+
+    def _note_end(self, trial: Trial) -> None:
+        if trial.info.role != "final":
+            self.counts[trial.status.status] += 1
+        if trial.info.role == "search":
+            self._searched += 1
+            self._searched_epochs += len(trial.curve)
+
+    def _epochs_left(self) -> float:
+        """What is still to be trained: a search trial as long as those that ended on average, the rest in full."""
+        budget, final = self._config.budget, self._config.final
+        each = self._searched_epochs / self._searched if self._searched else budget.epochs
+        planned = {"search": each, "baseline": budget.epochs, "final": final.epochs}
+        left = sum(max(0.0, planned[t.info.role] - len(t.curve)) for t in self._under_way.values())
+        trials, finals = budget.trials - len(self._trials), final.top - self._finals
+        return left + max(0, trials) * each + max(0, finals) * final.epochs
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
