@@ -132,9 +132,8 @@ def _found_at(
     score_H, patient_H = hit
     if not len(score_H):
         return np.zeros(len(weights_BP))
-    over_BF = weights_BP[:, patient_F].cumsum(axis=1) > allowed_B[:, None] + 1e-9
-    first_B = np.where(over_BF.any(axis=1), over_BF.argmax(axis=1), len(score_F))
-    threshold_B = np.append(score_F, -np.inf)[first_B]
+    within_BF = weights_BP[:, patient_F].cumsum(axis=1) <= allowed_B[:, None] + 1e-9
+    threshold_B = np.append(score_F, -np.inf)[within_BF.sum(axis=1)]  # the sums never fall: those within come first
     found: npt.NDArray = (weights_BP[:, patient_H] * (score_H > threshold_B[:, None])).sum(axis=1)
     return found
 

@@ -67,6 +67,12 @@ def test_a_network_that_marks_nothing_finds_nothing() -> None:
     assert list(found.at.sensitivity) == [0.0] * len(RATES)
 
 
+def test_a_network_without_a_false_mark_finds_what_it_hit_at_any_rate() -> None:
+    images = pd.DataFrame({"sample_id": ["a", "b"], "patient_id": ["a", "b"], "lesions": [1, 1]})
+    marks = pd.DataFrame({"sample_id": ["a"], "score": [0.4], "lesion": [0]})
+    assert froc(images, marks).at.sensitivity.tolist() == [0.5] * len(RATES)
+
+
 def test_without_lesions_there_is_no_curve() -> None:
     with pytest.raises(ValueError, match="no image has a lesion"):
         froc(split(("a", "1", 0)), marks())
