@@ -136,9 +136,17 @@ def prepare(config: StudyConfig, site: Site) -> DatasetCard:
 
 
 def show_tables(folder: Folder) -> None:
-    """Print tables II and III and write them into the study's folder: the command of another stage."""
+    """Print tables II and III and write them into the study's folder: the command of another stage.
+
+    Raises:
+        RuntimeError: it failed, and has said why. The study itself is whole.
+    """
     command = [sys.executable, "-m", "results.run", "table", folder.uri]
-    subprocess.run(command, check=True, cwd=Path(__file__).resolve().parent.parent)
+    if subprocess.run(command, check=False, cwd=Path(__file__).resolve().parent.parent).returncode:
+        raise RuntimeError(
+            f"all trials are trained and kept, but the tables were not made; python -m results.run table {folder} "
+            "makes them"
+        )
 
 
 def _check(config: StudyConfig) -> None:
