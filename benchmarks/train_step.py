@@ -90,6 +90,7 @@ def trial(case: Case) -> Contestant:
 
 def hand_written(case: Case) -> Contestant:
     torch.manual_seed(0)
+    config = TrialConfig(encoder=case.encoder)
     device, count = case.device, case.batch * case.steps
     model: Any = build_model(Architecture(encoder=case.encoder))
     model = model.to(device, memory_format=torch.channels_last).train()
@@ -107,7 +108,7 @@ def hand_written(case: Case) -> Contestant:
             optimiser.zero_grad()
             with torch.autocast(device.type, dtype=DTYPES[case.precision], enabled=case.precision != "fp32"):
                 logits_B1HW = model(image_B1HW)
-            loss = segmentation_loss(logits_B1HW, mask_B1HW, dice_weight=0.4, iou_weight=0.6)[0].mean()
+            loss = segmentation_loss(logits_B1HW, mask_B1HW, config)[0].mean()
             scaler.scale(loss).backward()
             scaler.step(optimiser)
             scaler.update()

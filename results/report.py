@@ -229,7 +229,7 @@ def _order(text: str) -> float | None:
 
 def _gallery(study: str, trials: pd.DataFrame) -> list[Any]:
     finals = trials[trials.role == "final"]
-    known = zip(finals.trial_id, finals.threshold, strict=True)
+    known = zip(finals.trial_id, finals.get("cut_at", finals.threshold), strict=True)
     thresholds = {str(name): float(value) for name, value in known if _is_number(value)}
     ranked = [str(name) for name in _tested(trials).trial_id]
     examples = load_examples(study)

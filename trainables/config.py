@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -51,6 +51,10 @@ ATTENTIVE_DECODERS = ("unet", "unetplusplus")
 """The decoders that `decoder_attention` can be put into."""
 
 
+LOSS_WEIGHTS = ("dice_weight", "iou_weight", "bce_weight", "focal_weight", "tversky_weight", "boundary_weight")
+"""The settings that weigh the loss's terms."""
+SAME_TERMS = (("focal_weight", "focal_gamma", 0, "bce_weight"), ("tversky_weight", "tversky_alpha", 0.5, "dice_weight"))
+"""(term, its parameter, the value at which it is another term, that term)."""
 MOST_IMAGES = 65_536
 """Of a batch. Beyond it a number is a slip, and would be found only when memory runs out."""
 MOST_WEIGHT = 1000
@@ -83,11 +87,24 @@ class TrialConfig(BaseModel):
     """Which of the shard's image columns is trained on."""
 
     dice_weight: float = Field(default=0.4, ge=0, le=MOST_WEIGHT)
-    """Weight of the soft Dice in the loss. The weights are divided by their sum: (1, 1) and (2, 2) are the same."""
+    """Weight of the soft Dice in the loss. The weights of all terms are divided by their sum: (1, 1) and (2, 2) are the
+    same. Every term is 0 for a perfect mask."""
     iou_weight: float = Field(default=0.6, ge=0, le=MOST_WEIGHT)
     """Weight of the soft IoU in the loss."""
     bce_weight: float = Field(default=0.0, ge=0, le=MOST_WEIGHT)
-    """Weight of the binary cross entropy in the loss."""
+    """Weight of the binary cross entropy in the loss. It and the focal term teach images without a lesion too."""
+    focal_weight: float = Field(default=0.0, ge=0, le=MOST_WEIGHT)
+    """Weight of the focal loss (Lin et al. 2017): cross entropy with less weight on pixels that are right already."""
+    focal_gamma: float = Field(default=2.0, ge=0, le=10)
+    """How much less; at 0 it is the cross entropy."""
+    tversky_weight: float = Field(default=0.0, ge=0, le=MOST_WEIGHT)
+    """Weight of 1 minus the Tversky index (Salehi et al. 2017): Dice with unequal prices of false and missed pixels."""
+    tversky_alpha: float = Field(default=0.3, gt=0, lt=1)
+    """Price of a pixel found by mistake; a missed one costs 1 minus it. At 0.5 it is Dice."""
+    boundary_weight: float = Field(default=0.0, ge=0, le=MOST_WEIGHT)
+    """Weight of 1 minus the boundary F1 (Bokhovkin and Burnaev 2019): how well the lesion's edge is met."""
+    boundary_tolerance_px: int = Field(default=2, ge=1, le=32)
+    """How far apart, in pixels, two edges still meet."""
 
     optimiser: Optimiser = "adam"
     """With torch's default values for all that is not named here."""
@@ -103,6 +120,15 @@ class TrialConfig(BaseModel):
     """Epochs in which the learning rate rises from near 0."""
     gradient_clip_norm: float | None = Field(default=None, gt=0, le=1e6)
     """Largest norm of all gradients together; null: no limit."""
+
+    encoder_rate_factor: float = Field(default=1.0, gt=0, le=10)
+    """The encoder's learning rate as a share of the decoder's: below 1 keeps more of what is pretrained."""
+    frozen_encoder_epochs: int = Field(default=0, ge=0)
+    """First epochs in which only the decoder learns. The encoder's weights and norm statistics stay, so that is for
+    pretrained ones."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Above 0 an exponential moving average of the weights is what is measured and kept; 0.99 to 0.9999 are usual. It
+    follows faster in the first steps. `raw_val_dice` tells what the weights themselves would score."""
 
     batch_size: int = Field(default=8, ge=1, le=MOST_IMAGES)
     """Global: split over workers and over accumulation steps."""
@@ -123,28 +149,56 @@ class TrialConfig(BaseModel):
     contrast: float = Field(default=0.0, ge=0, lt=1)
     """Random factor in [1 - c, 1 + c] around each image's mean."""
 
+    small_lesion_power: float = Field(default=0.0, ge=0, le=2)
+    """0: each image once an epoch. Above, images are drawn with replacement, with odds of their lesion's area to the
+    power of minus this: at 1 an image with a lesion of half the size is drawn twice as often."""
+    gamma: float = Field(default=0.0, ge=0, le=4)
+    """Grey values are raised to a random power in [1 / (1 + g), 1 + g], darker and brighter alike often."""
+    zoom: float = Field(default=0.0, ge=0, le=1)
+    """Random zoom by a factor in [1 / (1 + z), 1 + z], smaller and larger alike often."""
+    elastic: float = Field(default=0.0, ge=0, le=0.1)
+    """Elastic deformation: 5 x 5 points are moved at random by at most this share of the image's side, and what lies
+    between them smoothly with them."""
+    cutout: float = Field(default=0.0, ge=0, le=1)
+    """A black square somewhere on the image, its side this share of the image's (DeVries and Taylor 2017). The mask
+    stays: what is hidden is to be guessed."""
+
+    norm_statistics: Literal["recalibrated", "running"] = "recalibrated"
+    """By which statistics batch norms normalise when the model is measured or used: those of the weights as they are,
+    made anew after each epoch on at most 512 training images, or the running averages of training, which lag hundreds
+    of steps behind. What is learnt is the same."""
+    image_size_px: int | None = Field(default=None, ge=32, le=4096, multiple_of=32)
+    """Height and width of the images that the network sees; null: the shards' own. Smaller ones are made when samples
+    are loaded. Predictions are enlarged and measured at the shards' size, so that trials of all sizes compare."""
     precision: PrecisionChoice = "auto"
     """Number format of the forward pass; `auto`: what is fast on the pool."""
     channels_last: bool = True
     """Memory layout that convolutions are fastest with on most hardware."""
-    threshold: float = Field(default=0.5, gt=0, lt=1)
-    """Probability above which a pixel is lesion, for the hard metrics."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["validation"] = 0.5
+    """Probability above which a pixel is lesion, for the hard metrics. `validation`: of 0.05, 0.10, ... 0.95 the
+    one with the highest Dice on the validation split, chosen after each epoch. No training depends on it, so it is not
+    searched."""
     seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="before")
     @classmethod
     def _normalise_weights(cls, values: Any) -> Any:
+        """Loss weights that sum to 1, with terms that are the same one put together."""
         if not isinstance(values, dict):
             return values
-        names = ("dice_weight", "iou_weight", "bce_weight")
-        weights = [values.get(name, cls.model_fields[name].default) for name in names]
-        if not all(isinstance(w, (int, float)) and 0 <= w <= MOST_WEIGHT for w in weights):
+        given = {name: values.get(name, cls.model_fields[name].default) for name in LOSS_WEIGHTS}
+        if not all(isinstance(weight, (int, float)) and 0 <= weight <= MOST_WEIGHT for weight in given.values()):
             return values  # for the fields' own bounds to refuse
-        total = float(sum(weights))
+        total = float(sum(given.values()))
         if total <= 0:
             text = "0, as all weights of the loss are"
-            raise_problems(Problem(("dice_weight",), text, "one of dice_weight, iou_weight and bce_weight above 0"))
-        return {**values, **{n: round(float(w) / total, 12) for n, w in zip(names, weights, strict=True)}}
+            raise_problems(Problem(("dice_weight",), text, f"one of {', '.join(LOSS_WEIGHTS)} above 0"))
+        weights = {name: weight / total for name, weight in given.items()}
+        for name, parameter, value, same in SAME_TERMS:
+            if values.get(parameter, cls.model_fields[parameter].default) == value:
+                weights[same] += weights[name]
+                weights[name] = 0.0
+        return {**values, **{name: round(weight, 12) for name, weight in weights.items()}}
 
     @field_validator("decoder_width")
     @classmethod
@@ -164,9 +218,10 @@ class TrialConfig(BaseModel):
         if self.batch_size % self.accumulation:
             text = f"{self.batch_size} is not divisible by accumulation {self.accumulation}"
             raise_problems(Problem(("batch_size",), text, "a multiple of accumulation"))
-        if self.warmup_epochs >= self.epochs:
-            text = f"{self.warmup_epochs} is not below epochs = {self.epochs}"
-            raise_problems(Problem(("warmup_epochs",), text, f"below {self.epochs}"))
+        for name in ("warmup_epochs", "frozen_encoder_epochs"):
+            if (first := getattr(self, name)) >= self.epochs:
+                text = f"{first} is not below epochs = {self.epochs}"
+                raise_problems(Problem((name,), text, f"below {self.epochs}"))
         return self
 
     def key(self) -> str:
@@ -194,6 +249,9 @@ class TrialConfig(BaseModel):
         """The settings that change nothing in how this configuration trains."""
         idle = {"threshold": True}  # measures are cut by it, training is not
         idle["momentum"] = self.optimiser not in ("sgd", "rmsprop")
+        idle["focal_gamma"] = self.focal_weight == 0
+        idle["tversky_alpha"] = self.tversky_weight == 0
+        idle["boundary_tolerance_px"] = self.boundary_weight == 0
         idle["decoder_norm"] = self.decoder not in DECODERS_WITH_NORM
         idle["encoder_depth"] = self.decoder not in DECODERS_WITH_DEPTH
         idle["decoder_width"] = self.decoder in DECODERS_WITHOUT_WIDTH

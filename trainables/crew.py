@@ -132,7 +132,7 @@ class Member:
         batch = max(config.batch_size // config.accumulation, 1)
         for split in ("val", "test"):
             samples = data.split(split)
-            write_scores(folder, self._live.predict, samples, split=split, threshold=config.threshold, batch=batch)
+            write_scores(folder, self._live.predict, samples, split=split, threshold=self._live.threshold, batch=batch)
 
     def _examples(self) -> Examples:
         """Samples spread evenly over the test split, with the model's probabilities."""

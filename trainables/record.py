@@ -57,6 +57,10 @@ class EpochRow(BaseModel):
     val_dice_soft: float
     """Of the probabilities, as in the paper's equation 2; `val_iou_soft` by equation 3."""
     val_iou_soft: float
+    cut_at: float = 0.5
+    """The probability above which a pixel counted as lesion: the configuration's threshold, or the one chosen."""
+    raw_val_dice: float | None = None
+    """`val_dice` of the weights that train; another one where a moving average of them is what is measured."""
     train_s: float
     """Seconds of the slowest worker; `val_s` alike."""
     val_s: float

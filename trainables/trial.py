@@ -14,7 +14,6 @@ together; the batch of the configuration is global.
 from __future__ import annotations
 
 import gc
-import inspect
 import time
 from typing import Any, cast
 
@@ -22,31 +21,23 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from cluster.storage import Folder
 from trainables.config import TrialConfig
-from trainables.data import Samples, Split, TrialData
+from trainables.data import Samples, Split, TrialData, shrink_images, shrunk
 from trainables.net.architecture import Architecture
-from trainables.net.models import build_model, parameter_count, unused_parameters
+from trainables.net.models import trains_on_one_image
 from trainables.record import VAL_MEASURES, EpochRow, best_epoch, checkpoint_name
 from trainables.step import checkpoint, loop
+from trainables.step.batches import Batches, parts_of
 from trainables.step.checkpoint import Checkpoint
-from trainables.step.loop import Batches, NonFiniteLoss
-from trainables.step.optimisers import build_optimiser
-from trainables.step.precision import Precision, best_precision, check_precision
+from trainables.step.learner import Learner, agree, segment
+from trainables.step.loop import NonFiniteLoss
+from trainables.step.precision import Precision
 from trainables.step.worker import Worker, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
 
 __all__ = ["NonFiniteLoss", "Samples", "TrialData", "TrialSession", "Worker", "untrained_measures"]
 
-MAY_DIFFER = ("accumulation",)
-"""Settings that may change between a checkpoint and the trial that goes on from it."""
-_BUFFERS_OPTION = next(
-    # torch 2.13 renamed it. The statistics are averaged after each epoch instead of overwritten before each step.
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")
-    if name in inspect.signature(DistributedDataParallel.__init__).parameters
-)
 INIT_STREAM = 2**31
 """Stands for the epoch for the random states that a model is initialised with."""
 
@@ -77,12 +68,13 @@ class TrialSession:
         self._best: tuple[int, dict[str, Tensor]] | None = None
         self._batches: dict[Split, Batches] = {}
         with host_memory_errors():
-            self._learner = self._begin()
+            seed_everything(config.seed, INIT_STREAM)
+            self._learner = Learner(config, image_size_px=self._seen_px, worker=worker, device=self._device)
 
     @property
     def parameters(self) -> int:
         """Trainable parameters of the model, as the paper counts them."""
-        return self._parameters
+        return self._learner.parameters
 
     @property
     def precision(self) -> Precision:
@@ -94,6 +86,14 @@ class TrialSession:
         """The epoch, from 1, with the highest hard validation Dice so far; None before the first."""
         best = best_epoch(self.history)
         return best.epoch if best else None
+
+    @property
+    def threshold(self) -> float:
+        """The probability above which a pixel is lesion: where the best epoch was cut."""
+        best = best_epoch(self.history)
+        if best is not None:
+            return best.cut_at
+        return 0.5 if isinstance(self.config.threshold, str) else self.config.threshold
 
     def train_epoch(self) -> EpochRow:
         """Train one epoch on `train` and measure on `val`.
@@ -109,6 +109,8 @@ class TrialSession:
         with host_memory_errors():
             trained = loop.train_epoch(self._learner, self._of("train"), self.config, self.epoch)
         trained_at = time.perf_counter()
+        with host_memory_errors():
+            loop.settle_statistics(self._learner, self._of("train"), self.config)
         measures = self.evaluate("val")
         if not all(map(_finite, measures.values())):
             raise NonFiniteLoss(f"the validation loss is not finite after epoch {self.epoch + 1}: {measures['loss']}")
@@ -120,6 +122,8 @@ class TrialSession:
             learning_rate=trained["learning_rate"],
             train_loss=trained["train_loss"],
             **{name: measures[name.removeprefix("val_")] for name in VAL_MEASURES},
+            cut_at=measures["cut_at"],
+            raw_val_dice=self._raw_dice(measures["dice"]),
             train_s=train_s,
             val_s=val_s,
             images_per_s=trained["images"] / train_s,
@@ -128,73 +132,85 @@ class TrialSession:
         self.epoch += 1
         self.history.append(row)
         if self.best_epoch == self.epoch:
-            self._best = (self.epoch, _copy_to_cpu(self._learner.model))
+            self._best = (self.epoch, _copy_to_cpu(self._learner.judged))
         return row
 
     def evaluate(self, split: Split) -> dict[str, float]:
-        """Measure the model on a split, as it stands.
+        """Measure the model on a split, as it stands, at the size of the samples.
+
+        Probabilities are cut at the configuration's threshold. Where that is to be chosen on validation, `val` chooses,
+        and other splits are cut where the best epoch was.
 
         Returns:
-            `loss`, `dice`, `iou` (hard, per image), `dice_soft`, `iou_soft`, averaged over the images, and
+            `loss`, `dice`, `iou` (hard, per image), `dice_soft`, `iou_soft`, averaged over the images, `cut_at`, and
             `images`, their number; the same on every worker.
 
         Raises:
             ValueError: there is no such split.
         """
-        batches = self._of(split)
-        with host_memory_errors():
-            return {**loop.evaluate(self._learner, batches, self.config), "images": len(batches)}
+        thresholds = loop.thresholds_of(self.config) if split == "val" else (self.threshold,)
+        return self._measured(self._learner.judged, split, thresholds)
 
     @torch.no_grad()
     def predict(self, images_NHW: np.ndarray) -> np.ndarray:
         """The lesion's probability in each pixel of a few images, by the model as it stands.
 
         Args:
-            images_NHW: uint8, of the size the model was trained at; few enough for one batch.
+            images_NHW: uint8, of the size of the samples; few enough for one batch.
 
         Returns:
             float32 in [0, 1], (N, H, W).
         """
-        self._learner.model.eval()
-        image_N1HW = torch.from_numpy(np.array(images_NHW)).unsqueeze(1).to(self._device).float() / 255
+        network = self._learner.judged.eval()
+        size_px = images_NHW.shape[1]
+        seen_NHW = images_NHW if size_px == self._seen_px else shrink_images(images_NHW, self._seen_px)
+        image_N1HW = torch.from_numpy(np.ascontiguousarray(seen_NHW)).unsqueeze(1).to(self._device).float() / 255
         with self._learner.autocast():
-            logits_N1HW = self._learner.model(image_N1HW)
-        return logits_N1HW.float().sigmoid().squeeze(1).cpu().numpy()
+            logits_N1HW = segment(network, image_N1HW, size_px)
+        return logits_N1HW.sigmoid().squeeze(1).cpu().numpy()
 
     def save(self, folder: Folder) -> None:
         """Write the state after the last epoch, so that `restore` goes on as if nothing had happened. Rank 0 writes."""
         if self._me.rank == 0:
+            learner = self._learner
+            trains = {} if learner.average is None else {"weights": learner.model.state_dict()}
             state = Checkpoint(
                 epoch=self.epoch,
-                weights=self._learner.model.state_dict(),
+                weights=learner.judged.state_dict(),
                 config=self.config.model_dump(mode="json"),
                 history=[row.model_dump() for row in self.history],
                 optimiser={
-                    "optimiser": self._learner.optimiser.state_dict(),
-                    "scaler": self._learner.scaler.state_dict(),
+                    "optimiser": learner.optimiser.state_dict(),
+                    "scaler": learner.scaler.state_dict(),
+                    **trains,
                 },
+                precision=learner.precision,
             )
             checkpoint.save(folder, state, best_epoch=self.best_epoch)
 
     def restore(self, folder: Folder) -> bool:
-        """Take the state of the newest checkpoint that is whole; False, and nothing changed, if there is none.
+        """Take the state of the newest checkpoint that can be gone on from; False, and nothing changed, if none can.
+
+        That is one which is whole, and whose best epoch's weights are: without them what follows would not be what an
+        undisturbed trial gives. The number format is the checkpoint's.
 
         Raises:
             ValueError: the checkpoint is of another configuration.
         """
-        name = self._agree(checkpoint.newest(folder) if self._me.rank == 0 else None)
-        if name is None:
+        found = agree(_usable(folder) if self._me.rank == 0 else None, self._me.world_size, self._device)
+        if found is None:
             return False
-        state = checkpoint.load(folder, name)
+        name, best_name = found
+        state, learner = checkpoint.load(folder, name), self._learner
         self._check_same(state.config, f"{folder}/{name}")
-        self._learner.model.load_state_dict(state.weights)
-        self._learner.optimiser.load_state_dict(state.optimiser["optimiser"])
-        self._learner.scaler.load_state_dict(state.optimiser["scaler"])
+        learner.use_precision(cast(Precision, state.precision))
+        learner.judged.load_state_dict(state.weights)
+        learner.model.load_state_dict(state.optimiser.get("weights", state.weights))
+        learner.optimiser.load_state_dict(state.optimiser["optimiser"])
+        learner.scaler.load_state_dict(state.optimiser["scaler"])
         self.epoch, self.history = state.epoch, [EpochRow.model_validate(row) for row in state.history]
-        best = self.best_epoch or self.epoch
-        self._best = (best, state.weights)
-        if best != self.epoch:
-            self._best = (best, checkpoint.load(folder, checkpoint_name(best)).weights)
+        best = state if best_name == name else checkpoint.load(folder, best_name)
+        self._best = (best.epoch, best.weights)
         return True
 
     def restore_best(self) -> int:
@@ -206,7 +222,7 @@ class TrialSession:
         if self._best is None:
             raise ValueError("no epoch has been trained, so there are no best weights")
         epoch, weights = self._best
-        self._learner.model.load_state_dict(weights)
+        self._learner.judged.load_state_dict(weights)
         return epoch
 
     def close(self) -> None:
@@ -218,43 +234,30 @@ class TrialSession:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _begin(self) -> loop.Learner:
-        """Model and optimiser from the seed, the same on every worker."""
-        config, worker = self.config, self._me
-        size_px = self._data.train.images_NHW.shape[1]
-        seed_everything(config.seed, INIT_STREAM)
-        architecture = Architecture.of(config, size_px)
-        model = build_model(architecture, encoder_weights=config.encoder_weights)
-        self._parameters = parameter_count(model)
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        # torch's annotations do not know that `to` takes a memory format.
-        model = cast(nn.Module, cast(Any, model).to(self._device, memory_format=layout))
-        wrapped = model
-        if worker.world_size > 1:
-            # DDP would wait for the gradients of parameters that nothing depends on.
-            unused = set(unused_parameters(architecture))
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(name not in unused)
-            options: dict[str, Any] = {"gradient_as_bucket_view": True, _BUFFERS_OPTION: False}
-            wrapped = DistributedDataParallel(model, **options)
-        auto = worker.precision or best_precision(self._device)
-        precision = auto if config.precision == "auto" else config.precision
-        check_precision(precision, self._device)
-        return loop.Learner(
-            model=model,
-            wrapped=wrapped,
-            optimiser=build_optimiser(config, model.parameters(), self._device),
-            scaler=torch.amp.GradScaler(self._device.type, enabled=precision == "fp16"),
-            device=self._device,
-            precision=precision,
-            rank=worker.rank,
-            world_size=worker.world_size,
-        )
+    @property
+    def _seen_px(self) -> int:
+        """Height and width of the images that the network sees."""
+        return self.config.image_size_px or self._data.train.images_NHW.shape[1]
 
     def _of(self, split: Split) -> Batches:
         if split not in self._batches:
-            self._batches[split] = Batches(self._data.split(split), self._device)
+            samples = self._data.split(split)
+            if self._seen_px != samples.images_NHW.shape[1]:
+                samples = shrunk(samples, self._seen_px, masks=split == "train")
+            self._batches[split] = Batches(samples, self._device)
         return self._batches[split]
+
+    def _measured(self, network: nn.Module, split: Split, thresholds: tuple[float, ...]) -> dict[str, float]:
+        batches = self._of(split)
+        with host_memory_errors():
+            measures = loop.evaluate(self._learner, batches, self.config, thresholds=thresholds, network=network)
+        return {**measures, "images": len(batches)}
+
+    def _raw_dice(self, judged_dice: float) -> float:
+        """The validation Dice of the weights that train: the one that was measured, unless that is of their average."""
+        if self._learner.average is None:
+            return judged_dice
+        return self._measured(self._learner.model, "val", loop.thresholds_of(self.config))["dice"]
 
     def _largest(self, *values: float) -> list[float]:
         """The largest of each value over the workers."""
@@ -264,19 +267,9 @@ class TrialSession:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor.tolist()
 
-    def _agree(self, value: str | None) -> str | None:
-        """Rank 0's value, on every worker."""
-        if self._me.world_size == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self._device)
-        return box[0]
-
     def _check_same(self, saved: dict[str, Any], where: str) -> None:
         mine = self.config.model_dump(mode="json")
-        other = {
-            key: (saved.get(key), mine[key]) for key in mine if saved.get(key) != mine[key] and key not in MAY_DIFFER
-        }
+        other = {key: (saved.get(key), mine[key]) for key in mine if saved.get(key) != mine[key]}
         if other:
             differences = ", ".join(f"{key} {was!r} there, {now!r} here" for key, (was, now) in other.items())
             raise ValueError(f"{where} is of another configuration ({differences}); use another folder for this one")
@@ -293,20 +286,40 @@ def untrained_measures(
         session.close()
 
 
+def _usable(folder: Folder) -> tuple[str, str] | None:
+    """The newest whole checkpoint whose best epoch is whole too, and that epoch's; None if there is none."""
+    whole = list(checkpoint.whole(folder))
+    for name in whole:
+        best = best_epoch([EpochRow.model_validate(row) for row in checkpoint.history(folder, name)])
+        best_name = checkpoint_name(best.epoch) if best else name
+        if best_name in whole:
+            return name, best_name
+    return None
+
+
 def check_fits(config: TrialConfig, data: TrialData, worker: Worker) -> None:
     """Refuse what cannot train, all mistakes at once. Raises ValueError."""
     mistakes = []
-    train, val = data.split("train"), data.split("val")
-    if train.images_NHW.shape[1:] != val.images_NHW.shape[1:] or train.images_NHW.shape[1] != train.images_NHW.shape[2]:
-        mistakes.append(f"images must be square and of one size: {train.images_NHW.shape}, {val.images_NHW.shape}")
-    smallest = min(config.batch_size, len(train.images_NHW)) // worker.world_size
-    if smallest == 0:
+    train_NHW, val_NHW = data.split("train").images_NHW, data.split("val").images_NHW
+    size_px = train_NHW.shape[1]
+    if train_NHW.shape[1:] != val_NHW.shape[1:] or size_px != train_NHW.shape[2]:
+        mistakes.append(f"images must be square and of one size: {train_NHW.shape}, {val_NHW.shape}")
+    if config.image_size_px is not None and config.image_size_px > size_px:
+        mistakes.append(f"image_size_px {config.image_size_px} is above the samples' {size_px} px; build larger ones")
+    batch = min(config.batch_size, len(train_NHW))
+    if batch < worker.world_size:
         mistakes.append(
-            f"batch_size {config.batch_size} with {len(train.images_NHW)} training images leaves nothing for some of "
+            f"batch_size {config.batch_size} with {len(train_NHW)} training images leaves nothing for some of "
             f"{worker.world_size} workers"
         )
     if mistakes:
         raise ValueError("; ".join(mistakes))
+    share = batch // worker.world_size
+    if share // parts_of(share, config.accumulation) < 2 and not trains_on_one_image(Architecture.of(config, size_px)):
+        raise ValueError(
+            f"batch_size {config.batch_size} leaves one image in a part of a batch, and batch norm one pixel of it; "
+            f"give a larger batch_size (workers: {worker.world_size}, accumulation: {config.accumulation})"
+        )
 
 
 def _copy_to_cpu(model: nn.Module) -> dict[str, Tensor]:

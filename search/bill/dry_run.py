@@ -26,11 +26,13 @@ from search import warm
 from search.bill import placement
 from search.bill.memory import flops_per_image, parameters
 from search.bill.placement import Fit, PlacementError
+from search.settings import checks
 from search.settings.config import StudyConfig
 from search.settings.space import AXES
 from trainables.config import TrialConfig
 from trainables.net.architecture import Architecture
 from trainables.net.models import check_model
+from trainables.step.loop import STATISTICS_IMAGES
 
 CBIS_IMAGES = {"mass": (1231, 361), "calc": (1227, 284)}
 """Kind -> images in the official training and test split of CBIS-DDSM, by its case-description files."""
@@ -227,6 +229,8 @@ def _data(config: StudyConfig, settings: BuildSettings, *, samples: dict[str, in
 
 
 def _card_problems(config: StudyConfig, card: DatasetCard) -> Iterator[Problem]:
+    if config.data.build is None:  # else it was checked with the settings
+        yield from checks.image_sizes(config.search_space, card.settings.size_px)
     axis = config.space.get("normalisation")
     section = "space" if axis else "fixed"
     for name in (axis.choices or ()) if axis else (config.search_space.constant("normalisation"),):
@@ -298,7 +302,12 @@ def _epoch_s(trial: TrialConfig, fit: Fit, data: Data) -> float | None:
     if fit.image_s is None or data.samples is None:
         return None
     forward, both = flops_per_image(Architecture.of(trial, data.size_px))
-    return fit.image_s * (data.samples["train"] + data.samples["val"] * forward / both)
+    train, measured = data.samples["train"], data.samples["val"]
+    if trial.norm_statistics == "recalibrated":
+        measured += min(train, STATISTICS_IMAGES)
+    if trial.ema_decay:
+        measured *= 2  # the average, and the weights beside it
+    return fit.image_s * (train + measured * forward / both)
 
 
 def _bill(config: StudyConfig, rows: Sequence[Row]) -> Iterator[Part]:

@@ -46,7 +46,9 @@ class Memory:
     gradients: int
     """Gradients; with several workers DDP's buckets, of which the gradients are views."""
     optimiser: int
-    """Running averages."""
+    """Running averages of the gradients."""
+    average: int
+    """The moving average of the weights, where one is kept."""
     step: int
     """Peak of forward and backward beyond the weights: activations, and the gradients that exist by then."""
     update: int
@@ -55,7 +57,7 @@ class Memory:
     @property
     def peak(self) -> int:
         """Bytes at the fullest moment: in the backward pass, or in the optimiser's update if that is fuller."""
-        return self.weights + self.optimiser + max(self.step, self.gradients + self.update)
+        return self.weights + self.optimiser + self.average + max(self.step, self.gradients + self.update)
 
     @property
     def peak_gb(self) -> float:
@@ -82,6 +84,7 @@ def predict_memory(config: TrialConfig, *, image_size_px: int, workers: int = 1,
         weights=weights,
         gradients=trainable,
         optimiser=_running_averages(config) * trainable,
+        average=weights if config.ema_decay else 0,
         step=int(np.max(lines[:, 0] + lines[:, 1] * batch)),
         update=0 if config.optimiser in FUSED else trainable,
     )

@@ -26,7 +26,7 @@ from trainables.net.models import trains_on_one_image
 
 SHAPING = (
     *("encoder", "decoder", "decoder_norm", "encoder_depth", "decoder_width", "decoder_attention"),
-    *("batch_size", "accumulation", "optimiser", "momentum", "precision"),
+    *("image_size_px", "batch_size", "accumulation", "optimiser", "momentum", "precision", "ema_decay"),
 )
 """The settings that decide what a trial needs, and so where it can go."""
 

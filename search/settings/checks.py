@@ -14,11 +14,9 @@ from cluster.pools import Pool
 from cluster.settings.problems import Problem, from_pydantic, not_one_of
 from data_prep.schema import BuildSettings
 from search.settings.sections import Budget, Objective, Placement, PrunerConfig, SamplerConfig
-from search.settings.space import AXES, MOST_STEPS, NOT_SEARCHED, Axis, Space, is_number, numbers_of
-from trainables.config import DECODERS, TrialConfig
+from search.settings.space import AXES, FIXED_ONLY, MOST_STEPS, NOT_SEARCHED, Axis, Space, is_number, numbers_of
+from trainables.config import DECODERS, LOSS_WEIGHTS, TrialConfig
 from trainables.track.trackers import missing_library
-
-WEIGHTS = ("dice_weight", "iou_weight", "bce_weight")
 
 
 def settings(section: str, names: Sequence[str]) -> Iterator[Problem]:
@@ -28,6 +26,8 @@ def settings(section: str, names: Sequence[str]) -> Iterator[Problem]:
             yield Problem((section, name), f"decided by {NOT_SEARCHED[name]}", "set it there")
         elif name not in AXES:
             yield not_one_of((section, name), "unknown setting", name, AXES)
+        elif section == "space" and name in FIXED_ONLY:
+            yield Problem((section, name), f"not searched: {FIXED_ONLY[name]}", "it in fixed")
 
 
 def values(axes: Mapping[str, Axis], fixed: Mapping[str, Any]) -> Iterator[Problem]:
@@ -115,12 +115,12 @@ def _condition_on_axis(
 
 def loss_weights(space: Space) -> Iterator[Problem]:
     """A weight above 1 whose partner is 1 minus it, or weights that may all be 0."""
-    named = [name for name in WEIGHTS if name in space.axes or name in space.fixed]
-    for weight, partner in (WEIGHTS[:2], WEIGHTS[1::-1]):
+    named = [name for name in LOSS_WEIGHTS if name in space.axes or name in space.fixed]
+    for weight, partner in (LOSS_WEIGHTS[:2], LOSS_WEIGHTS[1::-1]):
         if weight in named and partner not in named and _highest(space, weight) > 1:
             section = "space" if weight in space.axes else "fixed"
             yield Problem((section, weight), f"above 1, but {partner} is 1 - {weight}", f"at most 1, or give {partner}")
-    if {"dice_weight", "iou_weight"} <= set(named) and all(_lowest(space, name) <= 0 for name in WEIGHTS):
+    if {"dice_weight", "iou_weight"} <= set(named) and all(_lowest(space, name) <= 0 for name in LOSS_WEIGHTS):
         section = "space" if "dice_weight" in space.axes else "fixed"
         yield Problem((section, "dice_weight"), "all weights of the loss can be 0 at once", "one of them above 0")
 
@@ -172,13 +172,27 @@ def _indivisible(pair: tuple[int, int], pool: Pool) -> tuple[str, str]:
     return f"{batch} is not divisible by the {share}", f"a multiple of {parts * pool.workers}"
 
 
-def warmup(space: Space, epochs: Mapping[str, int]) -> Iterator[Problem]:
-    """A warm-up that is not over when the search's or the final's budget is."""
-    longest = int(_highest(space, "warmup_epochs"))
-    section = "space" if "warmup_epochs" in space.axes else "fixed"
-    for key, budget in epochs.items():
-        if longest >= budget and longest > 0:
-            yield Problem((section, "warmup_epochs"), f"{longest} is not below {key} = {budget}", f"below {budget}")
+def first_epochs(space: Space, epochs: Mapping[str, int]) -> Iterator[Problem]:
+    """A warm-up or a frozen encoder that is not over when the search's or the final's budget is."""
+    for name in ("warmup_epochs", "frozen_encoder_epochs"):
+        longest = int(_highest(space, name))
+        section = "space" if name in space.axes else "fixed"
+        for key, budget in epochs.items():
+            if longest >= budget and longest > 0:
+                yield Problem((section, name), f"{longest} is not below {key} = {budget}", f"below {budget}")
+
+
+def image_sizes(space: Space, size_px: int) -> Iterator[Problem]:
+    """Sizes that the shards cannot give, and one that is named twice: null is the shards' own."""
+    axis = space.axes.get("image_size_px")
+    sizes = list((axis.choices or ()) if axis else ())
+    path = ("space" if axis else "fixed", "image_size_px")
+    if axis is None or axis.when:
+        sizes.append(space.constant("image_size_px"))
+    if large := [size for size in sizes if size is not None and size > size_px]:
+        yield Problem(path, f"{max(large)} is above the shards' {size_px} px", f"at most {size_px}")
+    if None in sizes and size_px in sizes:
+        yield Problem(path, f"null and {size_px} are the same", "one of the two")
 
 
 def normalisations(space: Space, build: BuildSettings | None) -> Iterator[Problem]:

@@ -170,7 +170,9 @@ def _between_sections(config: StudyConfig) -> Iterator[Problem]:
     space = _sound_part(config.search_space, [*wrong_values, *wrong_conditions])
     yield from checks.loss_weights(space)
     yield from checks.batches(space, config.pools, config.placement_rule)
-    yield from checks.warmup(space, {"budget.epochs": config.budget.epochs, "final.epochs": config.final.epochs})
+    yield from checks.first_epochs(space, {"budget.epochs": config.budget.epochs, "final.epochs": config.final.epochs})
+    if config.data.build is not None:
+        yield from checks.image_sizes(space, config.data.build.size_px)
     yield from checks.normalisations(space, config.data.build)
     yield from checks.sampler(space, config.sampler)
     yield from checks.baseline_encoders(space, config.baselines)

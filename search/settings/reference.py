@@ -20,7 +20,7 @@ from cluster.pools import SHIPPED
 from cluster.settings.listing import first_line, keys
 from search.settings.config import StudyConfig
 from search.settings.sections import METRICS
-from search.settings.space import AXES, Axis, is_number
+from search.settings.space import AXES, FIXED_ONLY, Axis, is_number
 from trainables.config import DECODERS, PAPER_ENCODERS, TrialConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,10 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "nas.yaml of MammoSearch"
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     properties = schema["properties"]
-    properties["space"] |= {"properties": {n: _axis_schema(n) for n in AXES}, "additionalProperties": False}
+    properties["space"] |= {
+        "properties": {n: _axis_schema(n) for n in AXES if n not in FIXED_ONLY},
+        "additionalProperties": False,
+    }
     properties["fixed"] |= {"properties": {n: _setting_schema(n) for n in AXES}, "additionalProperties": False}
     objective = properties["objective"]
     one = [{"enum": list(METRICS)}, objective.pop("items")]

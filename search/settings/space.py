@@ -5,8 +5,8 @@ the space is `params`, a dict of the active axes' values; `to_config` makes the 
 canonical form, so that two points that train the same have the same `key`.
 
 The loss weights follow one rule. Of `dice_weight` and `iou_weight` name one (in `space` or `fixed`), and the other is 1
-minus it; name both, and they are taken as they are; name none, and they are the paper's 0.4 and 0.6. `bce_weight`
-stands relative to these two. The three are then divided by their sum.
+minus it; name both, and they are taken as they are; name none, and they are the paper's 0.4 and 0.6. The weights of the
+loss's other terms stand relative to these two. All are then divided by their sum.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ Params = dict[str, Any]
 NOT_SEARCHED = {"epochs": "budget.epochs", "seed": "study.seed"}
 """Fields of a trial that another section of the file decides."""
 AXES = tuple(name for name in TrialConfig.model_fields if name not in NOT_SEARCHED)
-"""Every name that `space` and `fixed` may hold."""
+"""Every name that `fixed` may hold, and `space` but for `FIXED_ONLY`."""
+FIXED_ONLY = {"threshold": "no training depends on it; `validation` chooses it for each trial"}
+"""Settings that are not searched -> why."""
 MOST_CHOICES, MOST_STEPS = 1_000, 4_096
 """Values of one axis: in a list, and in a range of whole numbers or steps. More are a range without steps."""
 COUNTED_CELLS = 100_000

@@ -17,6 +17,21 @@ SAME = {
     ),
     "where probabilities are cut": ({"threshold": 0.4}, {"threshold": 0.5}),
     "proportional loss weights": ({"dice_weight": 1, "iou_weight": 1}, {"dice_weight": 2, "iou_weight": 2}),
+    "tversky at 1/2 and dice": (
+        {"dice_weight": 0, "iou_weight": 1, "tversky_weight": 1, "tversky_alpha": 0.5},
+        {"dice_weight": 1, "iou_weight": 1},
+    ),
+    "focal at 0 and cross entropy": ({"focal_weight": 1, "focal_gamma": 0}, {"bce_weight": 1}),
+    "parameters of terms of weight 0": (
+        {"focal_gamma": 1, "tversky_alpha": 0.7, "boundary_tolerance_px": 5},
+        {},
+    ),
+    "depth, width and attention where there are none": (
+        {"decoder": "pspnet"},
+        {"decoder": "pspnet", "encoder_depth": 4, "decoder_attention": "scse"},
+    ),
+    "the width of linknet": ({"decoder": "linknet"}, {"decoder": "linknet", "decoder_width": 2}),
+    "widths of the same quarter": ({"decoder_width": 0.5}, {"decoder_width": 0.52}),
     **{f"the two names of {name}": ({"encoder": name}, {"encoder": smp}) for name, smp in PAPER_TO_SMP.items()},
 }
 OTHER = {
@@ -26,6 +41,13 @@ OTHER = {
     ),
     "the momentum of sgd": ({"optimiser": "sgd", "momentum": 0.9}, {"optimiser": "sgd", "momentum": 0.5}),
     "parts of a batch": ({"accumulation": 1}, {"accumulation": 2}),
+    "depths": ({"encoder_depth": 4}, {}),
+    "widths": ({"decoder_width": 0.5}, {}),
+    "attention": ({"decoder_attention": "scse"}, {}),
+    "focal": ({"focal_weight": 1}, {"bce_weight": 1}),
+    "gammas": ({"focal_weight": 1, "focal_gamma": 1}, {"focal_weight": 1}),
+    "tversky": ({"tversky_weight": 1}, {"tversky_weight": 1, "tversky_alpha": 0.7}),
+    "tolerances": ({"boundary_weight": 1}, {"boundary_weight": 1, "boundary_tolerance_px": 4}),
     "seeds": ({"seed": 1}, {"seed": 2}),
     "budgets": ({"epochs": 4}, {"epochs": 5}),
     "vgg19 and vgg19_bn": ({"encoder": "vgg19"}, {"encoder": "vgg19_bn"}),

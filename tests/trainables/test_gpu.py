@@ -46,7 +46,7 @@ def test_a_closed_session_leaves_no_memory_on_the_gpu() -> None:
 
 def test_samples_that_do_not_fit_stay_in_host_memory_and_train_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     on_gpu = losses()
-    monkeypatch.setattr("trainables.step.loop.ON_DEVICE_SHARE", 0.0)
+    monkeypatch.setattr("trainables.step.batches.ON_DEVICE_SHARE", 0.0)
     assert losses() == pytest.approx(on_gpu, abs=1e-3)
 
 

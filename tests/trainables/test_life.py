@@ -242,7 +242,7 @@ def test_data_without_a_test_split_fail_no_trial(record: TrialRecord) -> None:
 def test_test_measures_are_of_the_best_epochs_weights(record: TrialRecord) -> None:
     data = disc_data()
     same = TrialData(data.train, data.val, data.val)
-    config = small_config(epochs=4, learning_rate=0.3, optimiser="sgd")
+    config = small_config(epochs=4, learning_rate=0.3, optimiser="sgd", norm_statistics="running")
     run_trial(order(record, config, measure_test=True), LocalCrew(Worker(threads=1), data=lambda *_: same))
     dice = [row.val_dice for row in record.metrics()]
     assert dice[-1] < max(dice), "the last epoch must not be the best"

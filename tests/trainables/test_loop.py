@@ -1,13 +1,14 @@
 """python -m pytest tests/trainables/test_loop.py: order, shares, schedules, accumulation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from tests.trainables.fakes import disc_data, small_config, steady_config, without_times
-from trainables.step.loop import epoch_order, share
+from tests.trainables.fakes import ArraySamples, disc_data, small_config, steady_config, without_times
+from trainables.step.batches import Batches, draw_odds, epoch_order, share
 from trainables.step.optimisers import build_optimiser, learning_rate_factor
-from trainables.step.precision import best_precision, check_precision
 from trainables.trial import NonFiniteLoss, TrialSession
 
 
@@ -15,23 +16,41 @@ def rate(schedule: str, done: float, *, epochs: int = 10, warmup: int = 0) -> fl
     return learning_rate_factor(schedule, epochs_done=done, epochs=epochs, warmup_epochs=warmup)
 
 
+def order(images: int, epoch: int, **settings: Any) -> np.ndarray:
+    """The order of an epoch over images whose lesions grow by one pixel each, from none."""
+    masks_NHW = np.arange(16) < np.arange(images)[:, None, None]
+    samples = ArraySamples(np.zeros((images, 1, 16), np.uint8), masks_NHW.astype(np.uint8))
+    return epoch_order(Batches(samples, torch.device("cpu")), small_config(**settings), epoch)
+
+
 def test_an_epoch_takes_each_image_once_and_leaves_an_incomplete_batch_out() -> None:
-    order_SB = epoch_order(11, small_config(batch_size=4), 0)
+    order_SB = order(11, 0, batch_size=4)
     assert order_SB.shape == (2, 4)
     assert len(set(order_SB.ravel().tolist())) == 8
 
 
 def test_a_split_smaller_than_a_batch_is_one_batch() -> None:
-    assert sorted(epoch_order(3, small_config(batch_size=8), 0).ravel().tolist()) == [0, 1, 2]
+    assert sorted(order(3, 0, batch_size=8).ravel().tolist()) == [0, 1, 2]
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+@pytest.mark.parametrize("power", [0, 1])
+def test_the_order_depends_on_seed_and_epoch_alone(power: float) -> None:
     np.random.seed(5)
-    first = epoch_order(40, small_config(), 2)
+    first = order(40, 2, small_lesion_power=power)
     np.random.seed(6)
-    assert np.array_equal(first, epoch_order(40, small_config(learning_rate=0.5), 2))
-    assert not np.array_equal(first, epoch_order(40, small_config(), 3))
-    assert not np.array_equal(first, epoch_order(40, small_config(seed=1), 2))
+    assert np.array_equal(first, order(40, 2, small_lesion_power=power, learning_rate=0.5))
+    assert not np.array_equal(first, order(40, 3, small_lesion_power=power))
+    assert not np.array_equal(first, order(40, 2, small_lesion_power=power, seed=1))
+
+
+def test_small_lesions_are_drawn_more_often_by_the_power_of_their_area() -> None:
+    odds_N = draw_odds(np.array([50, 100, 200, 0]), 1.0)
+    assert odds_N.sum() == pytest.approx(1)
+    assert odds_N / odds_N[1] == pytest.approx([2, 1, 0.5, 1])  # without a lesion: as the median one
+    assert draw_odds(np.array([50, 100, 200]), 0.5) == pytest.approx(np.array([2, 2**0.5, 1]) / (3 + 2**0.5))
+    assert draw_odds(np.array([0, 0]), 1.0) == pytest.approx([0.5, 0.5])
+    drawn = np.concatenate([order(16, epoch, small_lesion_power=2, batch_size=16).ravel() for epoch in range(40)])
+    assert np.count_nonzero(drawn == 1) > 20 * np.count_nonzero(drawn == 15)
 
 
 @pytest.mark.parametrize(("images", "workers"), [(8, 1), (8, 2), (7, 2), (9, 4), (2, 3), (0, 2)])
@@ -63,7 +82,8 @@ def test_a_trial_follows_its_schedule() -> None:
 @pytest.mark.parametrize("name", ["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"])
 def test_every_optimiser_moves_the_weights_and_can_be_saved(name: str) -> None:
     weight = torch.nn.Parameter(torch.ones(3))
-    optimiser = build_optimiser(small_config(optimiser=name, weight_decay=0.1), [weight], torch.device("cpu"))
+    model = torch.nn.ParameterList([weight])
+    optimiser = build_optimiser(small_config(optimiser=name, weight_decay=0.1), model, torch.device("cpu"))
     (weight**2).sum().backward()
     optimiser.step()
     assert bool((weight < 1).all())
@@ -81,7 +101,7 @@ def test_accumulation_changes_nothing_but_rounding(parts: int) -> None:
     for whole, split in zip(*rows, strict=True):
         for key, value in whole.items():
             # A pixel at the threshold that flips changes the hard measures of one small image by some thousandths.
-            hard = key in ("val_dice", "val_iou")
+            hard = key in ("val_dice", "val_iou", "raw_val_dice")
             assert split[key] == pytest.approx(value, rel=5e-4, abs=1e-2 if hard else 5e-5), key
 
 
@@ -106,19 +126,3 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_says_where() -> None:
         next(session._learner.model.parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteLoss, match=r"epoch 1, step 1;.*learning_rate"):
         session.train_epoch()
-
-
-def test_a_cpu_knows_its_precision_and_refuses_fp16() -> None:
-    assert best_precision(torch.device("cpu")) in ("fp32", "bf16")
-    with pytest.raises(ValueError, match="fp16 needs a CUDA device"):
-        check_precision("fp16", torch.device("cpu"))
-    with pytest.raises(ValueError, match="fp16 needs a CUDA device"):
-        TrialSession(small_config(precision="fp16"), disc_data())
-
-
-@pytest.mark.parametrize(
-    ("capability", "expected"), [((6, 0), "fp32"), ((7, 0), "fp16"), ((7, 5), "fp16"), ((9, 0), "bf16")]
-)
-def test_a_gpu_trains_in_what_it_is_fast_in(monkeypatch: pytest.MonkeyPatch, capability: tuple, expected: str) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert best_precision(torch.device("cuda")) == expected

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainables.step.metrics import MEASURES, MetricSums, hard_dice_iou
+from trainables.step.metrics import SOFT, THRESHOLDS, MetricSums, hard_dice_iou
 
 EMPTY, FULL, LEFT, TOP = (0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 1, 0), (1, 1, 0, 0)
 
@@ -47,14 +47,44 @@ def test_mean_dice_never_exceeds_what_jensen_allows(pairs: list[tuple[int, int]]
     assert dice_B.mean().item() <= 2 * mean_iou / (1 + mean_iou) + 1e-12
 
 
+CPU = torch.device("cpu")
+
+
+def batch(images: int = 7) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """Logits, masks, and three values an image."""
+    generator = torch.Generator().manual_seed(0)
+    logits_B1HW = torch.randn(images, 1, 8, 8, generator=generator)
+    mask_B1HW = (logits_B1HW + torch.randn(images, 1, 8, 8, generator=generator) > 0.5).float()
+    return logits_B1HW, mask_B1HW, [torch.rand(images, generator=generator) for _ in SOFT]
+
+
 def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
-    measures = {name: torch.rand(7, generator=torch.Generator().manual_seed(i)) for i, name in enumerate(MEASURES)}
-    whole = MetricSums.of(measures).means()
-    parts = [MetricSums.of({name: value[part] for name, value in measures.items()}) for part in (slice(3), slice(3, 7))]
-    assert (MetricSums.none(torch.device("cpu")) + parts[0] + parts[1]).means() == pytest.approx(whole, rel=1e-12)
-    assert whole["dice"] == pytest.approx(measures["dice"].double().mean().item(), rel=1e-12)
+    logits, mask, soft = batch()
+    for thresholds in ((0.5,), THRESHOLDS):
+        whole = MetricSums.none(thresholds, CPU).plus(logits, mask, soft).means()
+        parts = MetricSums.none(thresholds, CPU)
+        for part in (slice(3), slice(3, 7)):
+            parts = parts.plus(logits[part], mask[part], [value[part] for value in soft])
+        assert parts.means() == pytest.approx(whole, rel=1e-12)
+        assert whole["loss"] == pytest.approx(soft[0].double().mean().item(), rel=1e-12)
+
+
+def test_of_several_thresholds_the_one_with_the_highest_mean_dice_counts() -> None:
+    logits, mask, soft = batch()
+    found = MetricSums.none(THRESHOLDS, CPU).plus(logits, mask, soft).means()
+    by_hand = {cut: hard_dice_iou(torch.sigmoid(logits), mask, threshold=cut) for cut in THRESHOLDS}
+    best = max(by_hand, key=lambda cut: by_hand[cut][0].mean())
+    assert found["cut_at"] == best
+    assert found["dice"] == pytest.approx(by_hand[best][0].mean().item())
+    assert found["iou"] == pytest.approx(by_hand[best][1].mean().item())
+
+
+def test_of_equally_good_thresholds_the_one_nearest_to_a_half_counts() -> None:
+    logits = torch.tensor([5.0, -5.0]).view(1, 1, 1, 2)
+    found = MetricSums.none(THRESHOLDS, CPU).plus(logits, (logits > 0).float(), [torch.zeros(1)] * 3).means()
+    assert (found["cut_at"], found["dice"]) == (0.5, 1.0)
 
 
 def test_no_images_have_no_mean() -> None:
     with pytest.raises(ValueError, match="without images"):
-        MetricSums.none(torch.device("cpu")).means()
+        MetricSums.none((0.5,), CPU).means()

@@ -63,9 +63,11 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> Non
         session.restore(Folder(tmp_path) / CHECKPOINTS)
 
 
-def test_more_accumulation_may_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+def test_batches_in_more_parts_are_another_training(tmp_path: Path) -> None:
+    """Batch norm sees the parts: a checkpoint of fewer is none to go on from."""
     train(small_config(), tmp_path, until=lambda row: row.epoch == 1)
-    assert TrialSession(small_config(accumulation=2), disc_data()).restore(Folder(tmp_path) / CHECKPOINTS)
+    with pytest.raises(ValueError, match="accumulation 1 there, 2 here"):
+        TrialSession(small_config(accumulation=2), disc_data()).restore(Folder(tmp_path) / CHECKPOINTS)
 
 
 def test_nothing_to_restore_changes_nothing(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Architecture:
             encoder_depth=config.encoder_depth,
             decoder_width=config.decoder_width,
             decoder_attention=config.decoder_attention,
-            image_size_px=image_size_px,
+            image_size_px=config.image_size_px or image_size_px,
         )
 
     @property

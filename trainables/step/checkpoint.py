@@ -2,9 +2,9 @@
 
 <folder>/epoch_0003/   weights.safetensors  optimiser.pt (read with weights_only)  checkpoint.json  complete
 
-A checkpoint is put in place whole and says what size and CRC-32 its files must have; one that was cut off or damaged is
-passed over for the one before. The newest two are kept, and the one of the best epoch. Random states need no saving:
-they are set at the start of each epoch from (seed, epoch, rank).
+A checkpoint is put in place whole and says what size and CRC-32 its files and its card must have; one that was cut off
+or damaged is passed over for the one before. The newest two are kept, and the one of the best epoch. Random states need
+no saving: they are set at the start of each epoch from (seed, epoch, rank).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 import re
 import tempfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 KEPT = 2
 OPTIMISER = "optimiser.pt"
 CARD = "checkpoint.json"
-FORMAT = 1
+FORMAT = 2
 
 _ASIDE = re.compile(r"(^|\.)tmp-")
 _NAME = re.compile(r"epoch_(\d{4,})")
@@ -44,13 +45,16 @@ class Checkpoint:
     epoch: int
     """Finished epochs."""
     weights: dict[str, Tensor]
-    """The model's state, buffers included."""
+    """The state of the network that is measured, buffers included."""
     config: dict[str, Any]
     """`TrialConfig.model_dump(mode="json")`."""
     history: list[dict[str, Any]]
     """One row per finished epoch."""
     optimiser: dict[str, Any]
-    """States of the optimiser (`optimiser`) and of the loss scaler (`scaler`)."""
+    """States of the optimiser (`optimiser`) and of the loss scaler (`scaler`); where `weights` are a moving average,
+    also the weights that train (`weights`)."""
+    precision: str
+    """The number format it trains in."""
 
 
 def save(folder: Folder, checkpoint: Checkpoint, *, best_epoch: int | None = None) -> None:
@@ -72,12 +76,21 @@ def save(folder: Folder, checkpoint: Checkpoint, *, best_epoch: int | None = Non
 
 def newest(folder: Folder) -> str | None:
     """The name of the newest checkpoint that is whole, or None."""
+    return next(whole(folder), None)
+
+
+def whole(folder: Folder) -> Iterator[str]:
+    """The names of the checkpoints that are whole, the newest first."""
     for name in _newest_first(folder):
         if problem := _damage(folder, name):
             log.warning("%s/%s is passed over: %s", folder, name, problem)
         else:
-            return name
-    return None
+            yield name
+
+
+def history(folder: Folder, name: str) -> list[dict[str, Any]]:
+    """The rows of a checkpoint that is whole."""
+    return (folder / name).read_json(CARD)["history"]
 
 
 def load(folder: Folder, name: str) -> Checkpoint:
@@ -90,9 +103,8 @@ def load(folder: Folder, name: str) -> Checkpoint:
         card = json.loads((path / CARD).read_text())
         weights = safetensors.torch.load_file(path / WEIGHTS)
         optimiser = torch.load(path / OPTIMISER, map_location="cpu", weights_only=True)
-    return Checkpoint(
-        epoch=card["epoch"], weights=weights, config=card["config"], history=card["history"], optimiser=optimiser
-    )
+    facts = {name: card[name] for name in ("epoch", "config", "history", "precision")}
+    return Checkpoint(**facts, weights=weights, optimiser=optimiser)
 
 
 def weights_bytes(weights: dict[str, Tensor]) -> bytes:
@@ -118,9 +130,10 @@ def _write(target: Path, checkpoint: Checkpoint) -> None:
         "epoch": checkpoint.epoch,
         "config": checkpoint.config,
         "history": checkpoint.history,
+        "precision": checkpoint.precision,
         "files": {name: {"bytes": len(part), "crc32": zlib.crc32(part)} for name, part in contents.items()},
     }
-    (target / CARD).write_text(json.dumps(card, indent=1))
+    (target / CARD).write_text(json.dumps({**card, "crc32": _card_crc32(card)}, indent=1))
 
 
 def _plain(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -143,6 +156,8 @@ def _damage_at(path: Path) -> str:
     """What is wrong with the files of a checkpoint on this machine's disk, or an empty string."""
     try:
         card = json.loads((path / CARD).read_text())
+        if card.pop("crc32") != _card_crc32(card):
+            return f"{CARD} is not as it was written"
         expected = {file: (facts["bytes"], facts["crc32"]) for file, facts in card["files"].items()}
         found = {file: ((path / file).stat().st_size, _crc32(path / file)) for file in expected}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -150,6 +165,11 @@ def _damage_at(path: Path) -> str:
     return (
         "" if found == expected and {WEIGHTS, OPTIMISER} <= found.keys() else "its files are not as they were written"
     )
+
+
+def _card_crc32(card: dict[str, Any]) -> int:
+    """Of the card's values, however they are laid out in the file."""
+    return zlib.crc32(json.dumps(card, sort_keys=True).encode())
 
 
 class _local:  # noqa: N801 - used like a function

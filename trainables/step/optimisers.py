@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,10 +14,15 @@ FUSED = ("adam", "adamw", "sgd")
 """Those that torch can run as one kernel, on CUDA and on a CPU."""
 
 
-def build_optimiser(
-    config: TrialConfig, parameters: Iterable[nn.Parameter], device: torch.device
-) -> torch.optim.Optimizer:
-    """The configuration's optimiser over these parameters; torch's default values for all that it does not name."""
+ENCODER = "net.encoder."
+"""How the names of a network's encoder parameters begin."""
+
+
+def build_optimiser(config: TrialConfig, model: nn.Module, device: torch.device) -> torch.optim.Optimizer:
+    """The configuration's optimiser over a model; torch's default values for all that it does not name.
+
+    Each group of parameters has its `rate_factor`, by which `set_learning_rate` multiplies.
+    """
     arguments: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     if config.optimiser in FUSED and device.type in ("cpu", "cuda"):
         arguments["fused"] = True
@@ -32,7 +36,25 @@ def build_optimiser(
         "rmsprop": torch.optim.RMSprop,
         "sgd": torch.optim.SGD,
     }
-    return classes[config.optimiser](parameters, **arguments)
+    return classes[config.optimiser](_groups(config, model), **arguments)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of every group: the encoder's is its share of the decoder's."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["rate_factor"]
+
+
+def _groups(config: TrialConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """One group where all parameters have one rate, else the encoder's and the rest."""
+    if config.encoder_rate_factor == 1:
+        return [{"params": list(model.parameters()), "rate_factor": 1.0}]
+    encoder = [parameter for name, parameter in model.named_parameters() if name.startswith(ENCODER)]
+    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith(ENCODER)]
+    return [
+        {"params": rest, "rate_factor": 1.0},
+        {"params": encoder, "rate_factor": config.encoder_rate_factor},
+    ]
 
 
 def learning_rate_factor(schedule: Schedule, *, epochs_done: float, epochs: int, warmup_epochs: int = 0) -> float:
