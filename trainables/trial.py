@@ -26,12 +26,12 @@ from cluster.storage import Folder
 from trainables.config import TrialConfig
 from trainables.data import Samples, Split, TrialData, shrink_images, shrunk
 from trainables.net.architecture import Architecture
-from trainables.net.models import trains_on_one_image
+from trainables.net.models import parameter_count, trains_on_one_image
 from trainables.record import VAL_MEASURES, EpochRow, best_epoch, checkpoint_name
 from trainables.step import checkpoint, loop
 from trainables.step.batches import Batches, parts_of
 from trainables.step.checkpoint import Checkpoint
-from trainables.step.learner import Learner, agree, segment
+from trainables.step.learner import agree, build_learner, segment
 from trainables.step.loop import NonFiniteLoss
 from trainables.step.precision import Precision
 from trainables.step.worker import Worker, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
@@ -69,12 +69,13 @@ class TrialSession:
         self._batches: dict[Split, Batches] = {}
         with host_memory_errors():
             seed_everything(config.seed, INIT_STREAM)
-            self._learner = Learner(config, image_size_px=self._seen_px, worker=worker, device=self._device)
+            self._learner = build_learner(config, image_size_px=self._seen_px, worker=worker, device=self._device)
+            self._parameters = parameter_count(self._learner.model)
 
     @property
     def parameters(self) -> int:
         """Trainable parameters of the model, as the paper counts them."""
-        return self._learner.parameters
+        return self._parameters
 
     @property
     def precision(self) -> Precision:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from trainables.config import TrialConfig
 from trainables.data import TrialData
 from trainables.step import loop
-from trainables.step.loop import Batches
-from trainables.step.optimisers import build_optimiser
-from trainables.step.worker import seed_everything
+from trainables.step.batches import Batches
+from trainables.step.learner import Learner
+from trainables.step.worker import Worker, seed_everything
 
 SPARED_BLOCKS = 2
 """Decoder blocks at the end that are not cut: they have 16 to 32 channels."""
@@ -109,21 +109,12 @@ def fine_tune(
         tell: given a line after each epoch.
     """
     rate = FINE_TUNING_RATE * config.learning_rate
-    short = config.model_copy(
-        update={"epochs": epochs, "learning_rate": rate, "schedule": "cosine", "warmup_epochs": 0}
-    )
+    changes = {"epochs": epochs, "learning_rate": rate, "schedule": "cosine", "warmup_epochs": 0}
+    changes |= {"frozen_encoder_epochs": 0, "ema_decay": 0.0, "precision": "fp32"}
+    short = config.model_copy(update=changes)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device)
-    learner = loop.Learner(
-        model=network,
-        wrapped=network,
-        optimiser=build_optimiser(short, network.parameters(), device),
-        scaler=torch.amp.GradScaler(device.type, enabled=False),
-        device=device,
-        precision="fp32",
-        rank=0,
-        world_size=1,
-    )
+    learner = Learner(network, short, worker=Worker(precision="fp32"), device=device)
+    network = learner.model
     train = Batches(data.split("train"), device)
     best, best_dice = copy.deepcopy(network).cpu().eval(), 0.0
     for epoch in range(epochs):

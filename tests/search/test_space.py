@@ -155,6 +155,11 @@ def test_a_baseline_takes_the_nearest_value_where_the_space_lacks_the_papers():
     assert space.baselines() == [{"encoder": "vgg19", "batch_size": 16, "dice_weight": 0.6}]
 
 
+def test_a_baseline_takes_the_lowest_of_a_log_range_where_the_papers_value_is_0():
+    space = space_of({"encoder": ["vgg19"], "weight_decay": {"low": 1e-5, "high": 1e-2, "log": True}})
+    assert space.baselines() == [{"encoder": "vgg19", "weight_decay": 1e-5}]
+
+
 def test_a_circle_of_conditions_is_an_error():
     space = space_of(
         {

@@ -14,7 +14,7 @@ from torch import nn
 
 from trainables.config import ATTENTIVE_DECODERS, DECODERS_WITH_DEPTH, DECODERS_WITH_NORM
 from trainables.net.architecture import Architecture
-from trainables.net.vision_ops import smp, timm
+from trainables.net.vision_ops import SCSEModule, smp, timm
 
 U_CHANNELS = (256, 128, 64, 32, 16)
 """Of the decoders that go up step by step, at 1/16, 1/8, 1/4, 1/2 and the whole resolution."""
@@ -63,6 +63,7 @@ def create_net(architecture: Architecture, **arguments: Any) -> nn.Module:
             reason += " It has no pyramid of features; plain vision transformers go with decoder dpt"
         pair = f"encoder {architecture.encoder!r} cannot be used with decoder {decoder!r}"
         raise ValueError(f"{pair}: {reason}") from error
+    _mend_attention(net)
     if decoder in DECODERS_WITH_NORM and architecture.decoder_norm == "layernorm":
         _norm_over_channels(net.get_submodule("decoder"))
     return net
@@ -89,6 +90,15 @@ def _choices(architecture: Architecture) -> dict[str, Any]:
 def _scaled(channels: Any, width: float) -> Any:
     """One number of channels or several times the width; all are multiples of 4, so quarters stay whole."""
     return tuple(int(c * width) for c in channels) if isinstance(channels, tuple) else int(channels * width)
+
+
+def _mend_attention(net: nn.Module) -> None:
+    """Give squeeze and excitation of fewer than 16 channels one channel to squeeze into: smp divides by 16, to none."""
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, SCSEModule) and child.cSE[1].out_channels == 0:
+                channels = child.cSE[1].in_channels
+                setattr(module, name, SCSEModule(channels, reduction=channels))
 
 
 def _norm_over_channels(decoder: nn.Module) -> None:

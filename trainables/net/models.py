@@ -15,7 +15,7 @@ Shapes: B batch, C channels, H rows, W columns.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -84,9 +84,7 @@ def build_model(architecture: Architecture, *, encoder_weights: str | None = Non
             be had or do not fit.
     """
     model = _build(architecture, encoder_weights)
-    for name in _idle_modules(architecture):
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, nn.Identity())
+    _leave_out(model, _idle_modules(architecture))
     return model
 
 
@@ -184,35 +182,39 @@ def _whole_meta_model(architecture: Architecture) -> nn.Module:
     return _on_meta(lambda: _build(architecture, None))
 
 
+def _leave_out(model: nn.Module, names: Iterable[str]) -> None:
+    for name in names:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, nn.Identity())
+
+
 @lru_cache(maxsize=64)
 def _idle_modules(architecture: Architecture) -> tuple[str, ...]:
-    """The topmost modules that have parameters and are never called: an encoder's stages below the depth in use.
+    """The topmost modules on whose parameters no output depends: an encoder's stages below the depth in use.
 
-    smp keeps them, and they would count as parameters, be saved, and lie in memory.
+    smp and timm keep them, and some are even run: they would count as parameters, be saved, and cost time and memory.
     """
     if architecture.encoder_depth == 5 and architecture.decoder in DECODERS_WITH_DEPTH:
         return ()  # nothing is left out, which need not be found by a pass
-    model = _whole_meta_model(architecture)
-    called: set[nn.Module] = set()
-    hooks = [m.register_forward_pre_hook(lambda module, _: called.add(module)) for m in model.modules()]
     try:
-        idle = set(_without_gradient(model, architecture.size_px))
-    except (RuntimeError, ValueError, AssertionError):
-        return ()  # the size does not work, which `check_model` and the first step say better
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return tuple(_topmost_idle(model, "", called, idle))
+        model = _whole_meta_model(architecture)
+        names = tuple(_topmost_idle(model, "", set(_without_gradient(model, architecture.size_px))))
+        lean = _on_meta(lambda: _build(architecture, None))
+        _leave_out(lean, names)
+        _forward_on_meta(lean, 2, architecture.size_px)
+    except (RuntimeError, ValueError, AssertionError, TypeError):
+        return ()  # the size does not work, or a module that is idle is needed for the course of the others
+    return names
 
 
-def _topmost_idle(module: nn.Module, name: str, called: set[nn.Module], idle: set[str]) -> Iterator[str]:
-    """Names of the largest parts of a module of which nothing is called and no parameter has a gradient."""
+def _topmost_idle(module: nn.Module, name: str, idle: set[str]) -> Iterator[str]:
+    """Names of the largest parts of a module of which no trainable parameter has a gradient."""
     trainable = [f"{name}.{n}" for n, p in module.named_parameters() if p.requires_grad]
-    if name and trainable and called.isdisjoint(module.modules()) and idle.issuperset(trainable):
+    if name and trainable and idle.issuperset(trainable):
         yield name
         return
     for child_name, child in module.named_children():
-        yield from _topmost_idle(child, f"{name}.{child_name}".lstrip("."), called, idle)
+        yield from _topmost_idle(child, f"{name}.{child_name}".lstrip("."), idle)
 
 
 def _without_gradient(model: nn.Module, size_px: int) -> list[str]:

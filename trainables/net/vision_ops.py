@@ -44,8 +44,9 @@ import_torchvision()
 
 import segmentation_models_pytorch as smp  # noqa: E402
 import timm  # noqa: E402
+from segmentation_models_pytorch.base.modules import SCSEModule  # noqa: E402
 from timm.utils import ModelEmaV3  # noqa: E402
 from torchvision.models.vgg import make_layers  # noqa: E402
 from torchvision.ops import sigmoid_focal_loss  # noqa: E402
 
-__all__ = ["ModelEmaV3", "import_torchvision", "make_layers", "sigmoid_focal_loss", "smp", "timm"]
+__all__ = ["ModelEmaV3", "SCSEModule", "import_torchvision", "make_layers", "sigmoid_focal_loss", "smp", "timm"]

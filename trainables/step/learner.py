@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainables.config import TrialConfig
 from trainables.net.architecture import Architecture
-from trainables.net.models import build_model, parameter_count, unused_parameters
+from trainables.net.models import build_model, unused_parameters
 from trainables.net.vision_ops import ModelEmaV3
 from trainables.step.optimisers import ENCODER, build_optimiser
 from trainables.step.precision import DTYPES, Precision, best_precision, check_precision
@@ -35,29 +35,20 @@ T = TypeVar("T")
 
 
 class Learner:
-    """A network in training. Its weights come from torch's random state: seed it before.
+    """A network in training.
 
     Args:
+        model: the network; put on the device.
         config: the trial's.
-        image_size_px: height and width of the images that the network sees.
         worker: which one this is, and what `precision: auto` means for it.
         device: where it trains.
 
     Raises:
-        ValueError: the network cannot be built, or the device does not know the precision.
+        ValueError: the device does not know the precision.
     """
 
-    def __init__(self, config: TrialConfig, *, image_size_px: int, worker: Worker, device: torch.device) -> None:
-        architecture = Architecture.of(config, image_size_px)
-        model = build_model(architecture, encoder_weights=config.encoder_weights)
-        self.parameters = parameter_count(model)
-        """Trainable parameters, as the paper counts them."""
+    def __init__(self, model: nn.Module, config: TrialConfig, *, worker: Worker, device: torch.device) -> None:
         self.rank, self.world_size, self.device = worker.rank, worker.world_size, device
-        if self.world_size > 1:
-            # DDP would wait for the gradients of parameters that nothing depends on.
-            unused = set(unused_parameters(architecture))
-            for name, parameter in model.named_parameters():
-                parameter.requires_grad_(parameter.requires_grad and name not in unused)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         # torch's annotations do not know that `to` takes a memory format.
         self.model = cast(nn.Module, cast(Any, model).to(device, memory_format=layout))
@@ -126,6 +117,28 @@ class Learner:
         gc.collect()
         options: dict[str, Any] = {"gradient_as_bucket_view": True, _BUFFERS_OPTION: False}
         return DistributedDataParallel(self.model, **options)
+
+
+def build_learner(config: TrialConfig, *, image_size_px: int, worker: Worker, device: torch.device) -> Learner:
+    """A configuration's network in training. Its weights come from torch's random state: seed it before.
+
+    Args:
+        config: the trial's.
+        image_size_px: height and width of the images that the network sees.
+        worker: which one this is, and what `precision: auto` means for it.
+        device: where it trains.
+
+    Raises:
+        ValueError: the network cannot be built, or the device does not know the precision.
+    """
+    architecture = Architecture.of(config, image_size_px)
+    model = build_model(architecture, encoder_weights=config.encoder_weights)
+    if worker.world_size > 1:
+        # DDP would wait for the gradients of parameters that nothing depends on.
+        unused = set(unused_parameters(architecture))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and name not in unused)
+    return Learner(model, config, worker=worker, device=device)
 
 
 def segment(model: nn.Module, image_B1HW: Tensor, size_px: int) -> Tensor:
