@@ -26,6 +26,7 @@ from search import warm
 from search.bill import placement
 from search.bill.memory import flops_per_image, parameters
 from search.bill.placement import Fit, PlacementError
+from search.bill.shapes import networks, shapes
 from search.settings import checks
 from search.settings.config import StudyConfig
 from search.settings.space import AXES
@@ -37,8 +38,6 @@ from trainables.step.loop import STATISTICS_IMAGES
 CBIS_IMAGES = {"mass": (1231, 361), "calc": (1227, 284)}
 """Kind -> images in the official training and test split of CBIS-DDSM, by its case-description files."""
 CBIS_LESIONS = {"mass": (1318, 378), "calc": (1546, 326)}
-CHOICES = ("decoder_norm", "encoder_depth", "decoder_width", "decoder_attention")
-"""What of a decoder can be chosen."""
 PHANTOM_IMAGES = 2.7
 """Images of one phantom patient on average: 35 % have both breasts, each in two views."""
 PHANTOM_LESIONS = 1.15
@@ -163,14 +162,15 @@ def check_data(config: StudyConfig) -> tuple[Data, list[Problem]]:
 
 
 def check_models(config: StudyConfig, size_px: int) -> list[Problem]:
-    """Encoders, decoders and weights of the space that cannot be built: each pair of halves, each choice beside it."""
+    """Encoders, decoders and weights of the space that cannot be built."""
     found: list[Problem] = []
-    for i, encoder in enumerate(config.search_space.encoders()):
-        path = ("space", "encoder", "choices", i) if "encoder" in config.space else ("fixed", "encoder")
+    encoders = config.search_space.encoders()
+    for trial in networks(config.search_space):
+        index = encoders.index(trial.encoder)
+        path = ("space", "encoder", "choices", index) if "encoder" in config.space else ("fixed", "encoder")
         for weights in _values(config, "encoder_weights"):
-            for architecture in _architectures(config, encoder, size_px):
-                mistakes = check_model(architecture, encoder_weights=weights)
-                found += [p for text in mistakes if (p := _model_problem(config, text, path)) not in found]
+            mistakes = check_model(Architecture.of(trial, size_px), encoder_weights=weights)
+            found += [p for text in mistakes if (p := _model_problem(config, text, path)) not in found]
     return found
 
 
@@ -186,7 +186,7 @@ def place_all(config: StudyConfig, size_px: int) -> tuple[list[tuple[TrialConfig
     """The pool of every combination of settings that matters for it, and those that have none."""
     fits, problems = [], []
     pools, rule = config.pools, config.placement_rule
-    for trial in placement.shapes(config.search_space):
+    for trial in shapes(config.search_space):
         try:
             pool = placement.choose_pool(trial, pools, rule, image_size_px=size_px)
         except PlacementError as error:
@@ -252,16 +252,6 @@ def _expected_samples(settings: BuildSettings) -> dict[str, int] | None:
         train, test = (float(sum(counts[kind][i] for kind in settings.kinds)) for i in (0, 1))
     val = train * settings.val_fraction
     return {"train": round(train - val), "val": round(val), "test": round(test)}
-
-
-def _architectures(config: StudyConfig, encoder: str, size_px: int) -> Iterator[Architecture]:
-    """Each decoder with each norm, and each further choice of a decoder by itself: together they would be too many."""
-    for decoder in _values(config, "decoder"):
-        choices = {name: _values(config, name) for name in CHOICES}
-        first = {"encoder": encoder, "decoder": decoder, **{name: values[0] for name, values in choices.items()}}
-        changed = [{name: value} for name, values in choices.items() for value in values[1:]]
-        for change in ({}, *changed):
-            yield Architecture.of(TrialConfig(**{**first, **change}), size_px)
 
 
 def _values(config: StudyConfig, name: str) -> list[Any]:

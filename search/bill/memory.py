@@ -14,6 +14,8 @@ Shapes: B batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import weakref
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import TrialConfig
 from trainables.net.architecture import Architecture
-from trainables.net.models import build_model, meta_model, parameter_count
+from trainables.net.models import meta_model, parameter_count
 from trainables.step.optimisers import FUSED
 
 PROBE_BATCH = 1009
@@ -128,10 +130,10 @@ def _weight_bytes(architecture: Architecture) -> tuple[int, int]:
 @lru_cache(maxsize=256)
 def _memory_lines(architecture: Architecture, mixed: bool, gradients_stay: bool) -> np.ndarray:
     """Live bytes beyond the weights at each event of a step, as lines: (events, 2), bytes at batch 0 and per image."""
-    meta_model(architecture)  # what it finds out is kept, and must not be found out under one of these modes
+    model = copy.deepcopy(meta_model(architecture))
     # Autocast knows no meta device; fake tensors say they are on the CPU, where the same operations are narrowed.
-    with FakeTensorMode() if mixed else torch.device("meta"):
-        model = build_model(architecture)
+    with FakeTensorMode(allow_non_fake_inputs=True) if mixed else contextlib.nullcontext():
+        model = model.to_empty(device="cpu") if mixed else model
         image_BCHW = _blank(PROBE_BATCH, architecture.size_px, torch.device("cpu" if mixed else "meta"))
         counter = _LiveBytes(known=[*model.parameters(), *model.buffers()])
         _step(model, image_BCHW, counter, parts=2 if gradients_stay else 1, mixed=mixed)

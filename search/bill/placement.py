@@ -12,23 +12,16 @@ With every rule a trial only goes where its predicted memory fits and its batch 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from cluster.pools import Pool
 from search.bill.memory import flops_per_image, parameters, predict_memory
 from search.settings.sections import Placement
-from search.settings.space import Params, Space
 from trainables.config import TrialConfig
 from trainables.net.architecture import Architecture
 from trainables.net.models import trains_on_one_image
-
-SHAPING = (
-    *("encoder", "decoder", "decoder_norm", "encoder_depth", "decoder_width", "decoder_attention"),
-    *("image_size_px", "batch_size", "accumulation", "optimiser", "momentum", "precision", "ema_decay"),
-)
-"""The settings that decide what a trial needs, and so where it can go."""
 
 
 class PlacementError(ValueError):
@@ -103,17 +96,6 @@ def choose_pool(config: TrialConfig, pools: Sequence[Pool], rule: Placement, *, 
     return best.pool
 
 
-def shapes(space: Space) -> Iterator[TrialConfig]:
-    """One configuration for each combination of the settings that decide what a trial needs."""
-    seen: set[tuple[object, ...]] = set()
-    for params in _shaping_part(space).cells():
-        config = _with_rest(space, params)
-        key = tuple(getattr(config, name) for name in SHAPING)
-        if key not in seen:
-            seen.add(key)
-            yield config
-
-
 def _candidates(config: TrialConfig, pools: Sequence[Pool], rule: Placement, image_size_px: int) -> list[Pool]:
     """The pools that the rule allows, the preferred first."""
     by_name = {pool.name: pool for pool in pools}
@@ -134,18 +116,3 @@ def _impossible(config: TrialConfig, fits: Sequence[Fit], rule: Placement, image
         return f"{what}: larger than every threshold of placement ({limits}); raise one, or set it to null"
     why = "; ".join(f"{f.pool.name}: {f.obstacle}" for f in fits)
     return f"{what}: fits no pool ({why}); add a larger pool, or take a smaller batch_size or a larger accumulation"
-
-
-def _shaping_part(space: Space) -> Space:
-    """The space of the settings that decide what a trial needs, and of those that their conditions name."""
-    names = {name for name in SHAPING if name in space.axes}
-    while more := {c for name in names for c in space.axes[name].when if c in space.axes} - names:
-        names |= more
-    axes = {name: axis for name, axis in space.axes.items() if name in names and axis.values(name) is not None}
-    return Space(axes, space.fixed, space.epochs, space.seed)
-
-
-def _with_rest(space: Space, params: Params) -> TrialConfig:
-    fixed = {name: value for name, value in space.fixed.items() if name in SHAPING and name not in params}
-    shaping = {name: value for name, value in params.items() if name in SHAPING}
-    return TrialConfig(**fixed, **shaping, epochs=space.epochs)

@@ -49,6 +49,18 @@ def test_mixed_precision_needs_less():
     assert predict("fp16", batch_size=32) == mixed
 
 
+@pytest.mark.parametrize("encoder", ["tu-test_convnext", "tu-test_efficientnet"])
+def test_mixed_precision_is_predicted_for_encoders_whose_constructors_read_numbers(encoder: str):
+    config = TrialConfig(encoder=encoder, decoder="linknet")
+    mixed, full = (predict_memory(config, image_size_px=SIZE_PX, precision=p) for p in ("bf16", "fp32"))
+    assert mixed.weights == full.weights
+    assert 0.3 * full.step < mixed.step < full.step
+
+
+def test_an_average_of_the_weights_needs_their_memory_once_more():
+    assert predict(ema_decay=0.99).peak == predict().peak + predict().weights
+
+
 def test_a_precision_of_the_configuration_overrides_the_pools():
     config = TrialConfig(encoder="mobilenet", batch_size=32, precision="fp32")
     assert predict_memory(config, image_size_px=SIZE_PX, precision="bf16") == predict(batch_size=32)

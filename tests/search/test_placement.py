@@ -3,7 +3,8 @@
 import pytest
 
 from cluster.pools import SHIPPED, Pool
-from search.bill.placement import Fit, PlacementError, choose_pool, shapes
+from search.bill.placement import Fit, PlacementError, choose_pool
+from search.bill.shapes import networks, shapes
 from search.settings.sections import Placement
 from search.settings.space import Axis, Space
 from trainables.config import PAPER_ENCODERS, TrialConfig
@@ -98,3 +99,39 @@ def test_shapes_are_the_combinations_that_matter_and_no_more():
     space = Space({name: Axis.model_validate(axis) for name, axis in axes.items()}, {"optimiser": "sgd"})
     found = [(c.encoder, c.batch_size, c.optimiser) for c in shapes(space)]
     assert sorted(found) == [(e, b, "sgd") for e in ("mobilenet", "vgg19") for b in (8, 16)]
+
+
+def test_networks_show_each_value_of_each_setting_with_each_decoder():
+    axes = {
+        "encoder": ["mobilenet", "vgg19"],
+        "decoder": ["unet", "fpn", "linknet"],
+        "decoder_width": {"low": 0.5, "high": 2.0, "when": {"decoder": ["unet", "fpn"]}},
+        "encoder_depth": [3, 4, 5],
+        "image_size_px": [32, 64],
+        "learning_rate": [1e-3, 1e-2],
+    }
+    space = Space({name: Axis.model_validate(axis) for name, axis in axes.items()})
+    found = networks(space)
+    assert len(found) == len({tuple(vars(config).values()) for config in found}) < 2 * 3 * 3 * 2 * 2
+    for encoder in axes["encoder"]:
+        for decoder in axes["decoder"]:
+            own = [config for config in found if (config.encoder, config.decoder) == (encoder, decoder)]
+            assert {config.encoder_depth for config in own} == {3, 4, 5}
+            assert {config.image_size_px for config in own} == {32, 64}
+            assert {config.decoder_width for config in own} == ({1.0} if decoder == "linknet" else {0.5, 2.0})
+    assert {c.learning_rate for c in shapes(space)} == {1e-3}
+    assert {tuple(getattr(c, n) for n in ("encoder", "decoder", "encoder_depth")) for c in shapes(space)} == {
+        tuple(getattr(c, n) for n in ("encoder", "decoder", "encoder_depth")) for c in found
+    }
+
+
+def test_a_huge_space_is_not_walked_through():
+    axes = {name: list(range(1, 40)) for name in ("batch_size", "accumulation")} | {
+        "encoder": [f"tu-{i}" for i in range(100)],
+        "encoder_depth": [3, 4, 5],
+        "decoder": ["unet", "fpn"],
+    }
+    axes["accumulation"] = [1]
+    space = Space({name: Axis.model_validate(axis) for name, axis in axes.items()})
+    assert len(networks(space)) == 600
+    assert sum(1 for _ in shapes(space)) <= 100_000
