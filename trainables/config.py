@@ -168,8 +168,9 @@ class TrialConfig(BaseModel):
     made anew after each epoch on at most 512 training images, or the running averages of training, which lag hundreds
     of steps behind. What is learnt is the same."""
     image_size_px: int | None = Field(default=None, ge=32, le=4096, multiple_of=32)
-    """Height and width of the images that the network sees; null: the shards' own. Smaller ones are made when samples
-    are loaded. Predictions are enlarged and measured at the shards' size, so that trials of all sizes compare."""
+    """Height and width of the images that the network sees; null: the shards' own. It shrinks its images to that size
+    by area, and enlarges its logits: it learns and is measured at the shards' size, so that trials of all sizes
+    compare."""
     precision: PrecisionChoice = "auto"
     """Number format of the forward pass; `auto`: what is fast on the pool."""
     channels_last: bool = True

@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import cv2
 import numpy as np
 import pandas as pd
 
 from data_prep.schema import Normalisation
-from data_prep.shape.geometry import keep_area
 from data_prep.shards import open_shards
 
 Split = Literal["train", "val", "test"]
@@ -62,37 +60,3 @@ class TrialData:
         if samples is None or len(samples.images_NHW) == 0:
             raise ValueError(f"the data has no {name} split, or it is empty")
         return samples
-
-
-@dataclass(frozen=True)
-class ShrunkSamples:
-    """Samples at the size that a network sees."""
-
-    images_NHW: np.ndarray
-    masks_NHW: np.ndarray
-    table: pd.DataFrame
-
-
-def shrunk(samples: Samples, size_px: int, *, masks: bool) -> ShrunkSamples:
-    """Samples at the size that a network sees.
-
-    Args:
-        samples: square, of `size_px` or more.
-        size_px: height and width.
-        masks: whether the masks are shrunk too, their areas kept as when the shards were built; without, a network is
-            measured at the size of the samples.
-    """
-    small_NHW = shrink_images(samples.images_NHW, size_px)
-    if not masks:
-        return ShrunkSamples(small_NHW, samples.masks_NHW, samples.table)
-    masks_NHW = [keep_area(_by_area(mask_HW.astype(np.float32), size_px)) for mask_HW in samples.masks_NHW]
-    return ShrunkSamples(small_NHW, np.stack(masks_NHW), samples.table)
-
-
-def shrink_images(images_NHW: np.ndarray, size_px: int) -> np.ndarray:
-    """Square uint8 images at a smaller size, each pixel the mean of what it covers: (N, size_px, size_px)."""
-    return np.stack([_by_area(image_HW, size_px) for image_HW in images_NHW])
-
-
-def _by_area(image_HW: np.ndarray, size_px: int) -> np.ndarray:
-    return cv2.resize(image_HW, (size_px, size_px), interpolation=cv2.INTER_AREA)

@@ -24,14 +24,14 @@ from torch import Tensor, nn
 
 from cluster.storage import Folder
 from trainables.config import TrialConfig
-from trainables.data import Samples, Split, TrialData, shrink_images, shrunk
+from trainables.data import Samples, Split, TrialData
 from trainables.net.architecture import Architecture
 from trainables.net.models import parameter_count, trains_on_one_image
 from trainables.record import VAL_MEASURES, EpochRow, best_epoch, checkpoint_name
 from trainables.step import checkpoint, loop
 from trainables.step.batches import Batches, parts_of
 from trainables.step.checkpoint import Checkpoint
-from trainables.step.learner import agree, build_learner, segment
+from trainables.step.learner import agree, build_learner
 from trainables.step.loop import NonFiniteLoss
 from trainables.step.precision import Precision
 from trainables.step.worker import Worker, host_memory_errors, peak_memory_gb, prepare_process, seed_everything
@@ -68,8 +68,9 @@ class TrialSession:
         self._best: tuple[int, dict[str, Tensor]] | None = None
         self._batches: dict[Split, Batches] = {}
         with host_memory_errors():
+            size_px = data.train.images_NHW.shape[1]
             seed_everything(config.seed, INIT_STREAM)
-            self._learner = build_learner(config, image_size_px=self._seen_px, worker=worker, device=self._device)
+            self._learner = build_learner(config, image_size_px=size_px, worker=worker, device=self._device)
             self._parameters = parameter_count(self._learner.model)
 
     @property
@@ -163,12 +164,10 @@ class TrialSession:
             float32 in [0, 1], (N, H, W).
         """
         network = self._learner.judged.eval()
-        size_px = images_NHW.shape[1]
-        seen_NHW = images_NHW if size_px == self._seen_px else shrink_images(images_NHW, self._seen_px)
-        image_N1HW = torch.from_numpy(np.ascontiguousarray(seen_NHW)).unsqueeze(1).to(self._device).float() / 255
+        image_N1HW = torch.from_numpy(np.array(images_NHW)).unsqueeze(1).to(self._device).float() / 255
         with self._learner.autocast():
-            logits_N1HW = segment(network, image_N1HW, size_px)
-        return logits_N1HW.sigmoid().squeeze(1).cpu().numpy()
+            logits_N1HW = network(image_N1HW)
+        return logits_N1HW.float().sigmoid().squeeze(1).cpu().numpy()
 
     def save(self, folder: Folder) -> None:
         """Write the state after the last epoch, so that `restore` goes on as if nothing had happened. Rank 0 writes."""
@@ -235,17 +234,9 @@ class TrialSession:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    @property
-    def _seen_px(self) -> int:
-        """Height and width of the images that the network sees."""
-        return self.config.image_size_px or self._data.train.images_NHW.shape[1]
-
     def _of(self, split: Split) -> Batches:
         if split not in self._batches:
-            samples = self._data.split(split)
-            if self._seen_px != samples.images_NHW.shape[1]:
-                samples = shrunk(samples, self._seen_px, masks=split == "train")
-            self._batches[split] = Batches(samples, self._device)
+            self._batches[split] = Batches(self._data.split(split), self._device)
         return self._batches[split]
 
     def _measured(self, network: nn.Module, split: Split, thresholds: tuple[float, ...]) -> dict[str, float]:

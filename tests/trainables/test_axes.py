@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from cluster.storage import Folder
 from tests.trainables.fakes import disc_data, small_config, train, without_times
 from trainables.config import TrialConfig
+from trainables.net.architecture import Architecture
+from trainables.net.models import build_model
 from trainables.record import CHECKPOINTS, checkpoint_name
 from trainables.step import checkpoint
 from trainables.trial import TrialSession
@@ -183,21 +186,28 @@ def test_the_average_follows_the_weights_by_its_decay() -> None:
     assert torch.allclose(average, seen[0] + 0.7 * (seen[1] - seen[0]), atol=1e-7)
 
 
-def test_smaller_images_are_learnt_from_and_measured_at_the_shards_size() -> None:
+def test_a_network_that_sees_less_learns_and_is_measured_at_the_shards_size() -> None:
     session = TrialSession(small_config(**BASE, image_size_px=32), data())
-    image_B1HW, mask_B1HW = session._of("train").take(np.arange(2))
-    assert image_B1HW.shape[2:] == mask_B1HW.shape[2:] == (32, 32)
-    image_B1HW, mask_B1HW = session._of("val").take(np.arange(2))
-    assert (image_B1HW.shape[2:], mask_B1HW.shape[2:]) == ((32, 32), (64, 64))
+    seen: list[torch.Size] = []
+    hook = session._learner.model.get_submodule("net").register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].shape)
+    )
+    session.train_epoch()
+    hook.remove()
+    assert {tuple(shape[1:]) for shape in seen} == {(3, 32, 32)}
     assert session.predict(data().val.images_NHW[:2]).shape == (2, 64, 64)
 
 
-def test_shrinking_keeps_the_mean_of_an_image_and_the_area_of_its_lesion() -> None:
-    session = TrialSession(small_config(**BASE, image_size_px=32), data())
-    whole = data().train
-    image_B1HW, mask_B1HW = session._of("train").take(np.arange(12))
-    assert image_B1HW.mean().item() * 255 == pytest.approx(whole.images_NHW.mean(), abs=0.5)
-    assert mask_B1HW.mean().item() == pytest.approx(whole.masks_NHW.mean(), rel=0.05)
+@pytest.mark.parametrize(("size_px", "smaller_px"), [(64, 32), (224, 96), (224, 192)])
+def test_a_network_shrinks_its_images_by_area(size_px: int, smaller_px: int) -> None:
+    image_HW = np.random.default_rng(0).random((size_px, size_px)).astype(np.float32)
+    expected = cv2.resize(image_HW, (smaller_px, smaller_px), interpolation=cv2.INTER_AREA)
+    architecture = Architecture(encoder="tu-test_efficientnet", image_size_px=size_px, shrunk_to_px=smaller_px)
+    model = build_model(architecture)
+    area_sS = model.area_sS
+    found = area_sS @ torch.from_numpy(image_HW) @ area_sS.T
+    assert found.numpy() == pytest.approx(expected, abs=1e-5)
+    assert not any("area" in name for name in model.state_dict())
 
 
 def test_larger_images_than_the_shards_have_are_refused() -> None:

@@ -68,7 +68,7 @@ def write_model(
             parameters=parameter_count(network),
         ),
         preprocessing=Preprocessing.of(card.settings, config.normalisation),
-        threshold=config.threshold,
+        threshold=_threshold(record),
         data=TrainedOn.of(card),
         config=config.model_dump(mode="json"),
         study=study,
@@ -136,6 +136,14 @@ def _weights_of(record: TrialRecord) -> dict[str, Tensor]:
     except Exception as error:  # safetensors has an exception of its own
         raise ValueError(f"{record.folder}/{WEIGHTS} is damaged: {error}") from error
     return {key.removeprefix(PREFIX): value for key, value in state.items()}
+
+
+def _threshold(record: TrialRecord) -> float:
+    """Where the best epoch, whose weights these are, was cut."""
+    best, asked = best_epoch(record.metrics()), record.info().config.threshold
+    if best is not None:
+        return best.cut_at
+    return 0.5 if isinstance(asked, str) else asked
 
 
 def _network(config: TrialConfig, size_px: int, weights: dict[str, Tensor], where: str) -> nn.Module:

@@ -24,7 +24,9 @@ class Architecture:
     decoder_attention: str = "none"
     """`none` or `scse`, where the decoder has the choice."""
     image_size_px: int | None = None
-    """Height and width of the images; encoders with a fixed size (ViT, Swin) are made for it."""
+    """Height and width of the images; None: any, and 224 where a size is needed."""
+    shrunk_to_px: int | None = None
+    """Height and width to which the network shrinks its images first; None: it sees them as they are."""
 
     @classmethod
     def of(cls, config: TrialConfig, image_size_px: int) -> Architecture:
@@ -32,7 +34,7 @@ class Architecture:
 
         Args:
             config: the trial's.
-            image_size_px: height and width of the samples; a size that the configuration names goes before it.
+            image_size_px: height and width of the samples.
         """
         return cls(
             encoder=config.encoder,
@@ -41,7 +43,8 @@ class Architecture:
             encoder_depth=config.encoder_depth,
             decoder_width=config.decoder_width,
             decoder_attention=config.decoder_attention,
-            image_size_px=config.image_size_px or image_size_px,
+            image_size_px=image_size_px,
+            shrunk_to_px=None if config.image_size_px == image_size_px else config.image_size_px,
         )
 
     @property
@@ -53,3 +56,8 @@ class Architecture:
     def size_px(self) -> int:
         """The image size, or the paper's where none is given."""
         return self.image_size_px or 224
+
+    @property
+    def seen_px(self) -> int | None:
+        """The size that the encoder sees; encoders with a fixed size (ViT, Swin) are made for it."""
+        return self.shrunk_to_px or self.image_size_px

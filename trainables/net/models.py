@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from trainables.config import DECODERS_WITH_DEPTH, PAPER_TO_SMP
 from trainables.net import encoders, pretrained
@@ -47,26 +48,41 @@ STRIDE_PX = 32
 
 
 class Segmenter(nn.Module):
-    """A network behind its input: grey to three channels, then (image - mean) / std.
+    """A network behind its input: shrunk if it is to be, grey to three channels, then (image - mean) / std.
 
     Args:
         net: takes (B, 3, H, W), gives logits (B, 1, H, W).
         mean: one value a channel, for images in [0, 1].
         std: one value a channel.
+        shrink: (H, W) of the images and of what the net sees of them, in pixels, e.g. (224, 128); None: the same.
     """
 
     mean: Tensor
     std: Tensor
+    area_sS: Tensor | None
 
-    def __init__(self, net: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        shrink: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.net = net
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("area_sS", _area_shares(*shrink) if shrink else None, persistent=False)
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Logits (B, 1, H, W) of images in [0, 1] with one channel or three."""
-        return self.net((image_BCHW - self.mean) / self.std)
+        if self.area_sS is None:
+            return self.net((image_BCHW - self.mean) / self.std)
+        size = image_BCHW.shape[2:]
+        image_BCss = self.area_sS @ image_BCHW @ self.area_sS.T
+        logits_B1ss = self.net((image_BCss - self.mean) / self.std)
+        return F.interpolate(logits_B1ss, size=size, mode="bilinear", align_corners=False)
 
 
 def build_model(architecture: Architecture, *, encoder_weights: str | None = None) -> nn.Module:
@@ -93,7 +109,7 @@ def check_model(architecture: Architecture, *, encoder_weights: str | None = Non
 
     Allocates no weights and fetches none. Arguments as for `build_model`.
     """
-    mistakes = _name_mistakes(architecture) + _size_mistakes(architecture.image_size_px)
+    mistakes = _name_mistakes(architecture) + _size_mistakes(architecture)
     if mistakes:
         return mistakes
     if encoder_weights:
@@ -159,10 +175,10 @@ def encoder_names() -> list[str]:
 
 def _build(architecture: Architecture, encoder_weights: str | None) -> Segmenter:
     """The whole network, with the stages that a shallow one leaves idle."""
-    if mistakes := _name_mistakes(architecture) + _size_mistakes(architecture.image_size_px):
+    if mistakes := _name_mistakes(architecture) + _size_mistakes(architecture):
         raise ValueError("; ".join(mistakes))
     name = architecture.smp_encoder
-    extra: dict[str, Any] = _timm_arguments(name, architecture.image_size_px)
+    extra: dict[str, Any] = _timm_arguments(name, architecture.seen_px)
     if encoder_weights is None:
         net = create_net(architecture, **extra)
     else:
@@ -174,7 +190,16 @@ def _build(architecture: Architecture, encoder_weights: str | None) -> Segmenter
         net = create_net(architecture, **extra)
         pretrained.load_encoder(net.get_submodule("encoder"), state, weights, timm=name.startswith("tu-"))
     mean, std = input_normalisation(architecture.encoder)
-    return Segmenter(net, mean=mean, std=std)
+    shrink = (architecture.size_px, architecture.shrunk_to_px) if architecture.shrunk_to_px else None
+    return Segmenter(net, mean=mean, std=std, shrink=shrink)
+
+
+def _area_shares(size: int, smaller: int) -> Tensor:
+    """The share of each of `size` pixels in each of `smaller` ones that cover the same row: (smaller, size)."""
+    edges_s = torch.arange(smaller + 1, dtype=torch.float64) * size / smaller
+    left_S = torch.arange(size, dtype=torch.float64)
+    covered_sS = torch.minimum(edges_s[1:, None], left_S + 1) - torch.maximum(edges_s[:-1, None], left_S)
+    return (covered_sS.clamp(min=0) * smaller / size).float()
 
 
 @lru_cache(maxsize=64)
@@ -263,12 +288,16 @@ def _name_mistakes(architecture: Architecture) -> list[str]:
     return mistakes
 
 
-def _size_mistakes(image_size_px: int | None) -> list[str]:
-    if image_size_px is None or (image_size_px > 0 and image_size_px % STRIDE_PX == 0):
+def _size_mistakes(architecture: Architecture) -> list[str]:
+    size_px, whole_px = architecture.seen_px, architecture.image_size_px
+    if architecture.shrunk_to_px and architecture.shrunk_to_px > architecture.size_px:
+        return [f"image_size_px: {architecture.shrunk_to_px} is above the images' {architecture.size_px} px"]
+    if size_px is None or (size_px > 0 and size_px % STRIDE_PX == 0):
         return []
-    below = max(image_size_px // STRIDE_PX, 1) * STRIDE_PX
+    below = max(size_px // STRIDE_PX, 1) * STRIDE_PX
+    name = "image size" if size_px == whole_px else "image_size_px"
     return [
-        f"image size: {image_size_px} px is not a multiple of {STRIDE_PX}; the nearest that work are {below} and "
+        f"{name}: {size_px} px is not a multiple of {STRIDE_PX}; the nearest that work are {below} and "
         f"{below + STRIDE_PX}"
     ]
 

@@ -22,8 +22,7 @@ class Batches:
     """The samples of a split; on a GPU they are put there once if they fit.
 
     Args:
-        samples: uint8 images and masks, e.g. memory maps shared by all trials of a machine. Masks may be larger than
-            images, where a network sees less than it is measured at.
+        samples: uint8 images and masks, e.g. memory maps shared by all trials of a machine.
         device: where batches are wanted.
     """
 

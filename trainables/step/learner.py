@@ -13,7 +13,6 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from trainables.config import TrialConfig
@@ -124,7 +123,7 @@ def build_learner(config: TrialConfig, *, image_size_px: int, worker: Worker, de
 
     Args:
         config: the trial's.
-        image_size_px: height and width of the images that the network sees.
+        image_size_px: height and width of the samples.
         worker: which one this is, and what `precision: auto` means for it.
         device: where it trains.
 
@@ -139,20 +138,6 @@ def build_learner(config: TrialConfig, *, image_size_px: int, worker: Worker, de
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and name not in unused)
     return Learner(model, config, worker=worker, device=device)
-
-
-def segment(model: nn.Module, image_B1HW: Tensor, size_px: int) -> Tensor:
-    """Logits (B, 1, size_px, size_px), float32: those of the network, enlarged where it sees smaller images.
-
-    Args:
-        model: in evaluation mode, under the autocast that is wanted.
-        image_B1HW: images in [0, 1] of the size that the network sees.
-        size_px: height and width at which the mask is wanted.
-    """
-    logits_B1HW = model(image_B1HW).float()
-    if logits_B1HW.shape[2] == size_px:
-        return logits_B1HW
-    return F.interpolate(logits_B1HW, size=(size_px, size_px), mode="bilinear", align_corners=False)
 
 
 def _fastest(worker: Worker, device: torch.device) -> Precision:

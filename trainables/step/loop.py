@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from trainables.config import TrialConfig
 from trainables.step.augment import apply, draw
 from trainables.step.batches import Batches, epoch_order, parts_of, share
-from trainables.step.learner import Learner, segment
+from trainables.step.learner import Learner
 from trainables.step.losses import segmentation_loss
 from trainables.step.metrics import THRESHOLDS, MetricSums
 from trainables.step.norms import recalibrate
@@ -98,7 +98,7 @@ def evaluate(
 
     Args:
         learner: whose number format and share of the work it is.
-        batches: the split; where masks are larger than images, predictions are enlarged to the masks' size.
+        batches: the split.
         config: the trial's.
         thresholds: where probabilities are cut; of several the best one counts.
         network: the one to be measured.
@@ -114,7 +114,7 @@ def evaluate(
     for start in range(mine.start, mine.stop, size):
         image_B1HW, mask_B1HW = batches.take(np.arange(start, min(start + size, mine.stop)))
         with learner.autocast():
-            logits_B1HW = segment(network, image_B1HW, mask_B1HW.shape[2])
+            logits_B1HW = network(image_B1HW).float()
         total = total.plus(logits_B1HW, mask_B1HW, segmentation_loss(logits_B1HW, mask_B1HW, config))
     _all_reduce(total.sums, learner.world_size)
     return total.means()
