@@ -90,13 +90,21 @@ def bright_model(**changes: Any) -> Model:
     return Model(model_info(**changes), Variant(name="fake", kind="onnx"), lambda image_B1SS: image_B1SS)
 
 
+CHOSEN_CUT = 0.35
+"""Of a trial whose threshold is chosen on validation."""
+
+
 def write_trial(folder: Path, *, test: bool = True, **config: Any) -> TrialRecord:
     """A finished trial of a small network with random weights."""
     settings = TrialConfig(**{**SMALL, "normalisation": "minmax", **config})
     record = TrialRecord(Folder(folder))
     record.write_info(TrialInfo(trial_id=folder.name, role="final", config=settings))
     dice = (0.2, 0.6, 0.5)
-    rows = [{**dict.fromkeys(EpochRow.model_fields, value), "epoch": n} for n, value in enumerate(dice, start=1)]
+    cut_at = CHOSEN_CUT if isinstance(settings.threshold, str) else settings.threshold
+    rows = [
+        {**dict.fromkeys(EpochRow.model_fields, value), "epoch": n, "cut_at": cut_at}
+        for n, value in enumerate(dice, start=1)
+    ]
     record.write_metrics([EpochRow.model_validate(row) for row in rows])
     if test:
         record.write_test({"dice": 0.55, "iou": 0.4, "dice_soft": 0.5, "iou_soft": 0.4, "loss": 0.5, "images": 12})

@@ -91,9 +91,9 @@ def test_an_exception_is_a_row_with_its_reason_and_traceback(planted: Engine) ->
     for trial, record in of(planted, encoder=ENCODER, batch_size=1):
         status = record.status()
         assert trial.status.status == "failed" and trial.values is None
-        assert "Expected more than 1 value per channel" in status.reason
-        assert "Traceback" in status.traceback and "batch_norm" in status.traceback
-        assert status.ended_at and "Expected more than 1 value" in record.folder.read_text("log.txt")
+        assert "batch_size 1 leaves one image in a part of a batch" in status.reason
+        assert "Traceback" in status.traceback and "check_fits" in status.traceback
+        assert status.ended_at and "one image in a part" in record.folder.read_text("log.txt")
 
 
 def test_a_loss_that_is_not_finite_is_a_row_that_names_epoch_and_step(planted: Engine) -> None:

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from cluster.storage import Folder
-from tests.clinic.fakes import card, write_small_model, write_trial
+from tests.clinic.fakes import CHOSEN_CUT, card, write_small_model, write_trial
 from trainables.config import TrialConfig
 from trainables.model.folder import load_network, read_weights, write_model
 from trainables.model.info import read_info
@@ -66,6 +66,11 @@ def test_the_folder_says_what_the_model_was_made_for(packed: Path):
     measures = json.loads((packed / "metrics.json").read_text())
     assert measures["val"]["dice"] == 0.6
     assert measures["test"]["images"] == 12
+
+
+def test_a_cut_that_validation_chose_is_the_models(tmp_path: Path):
+    write_model(Folder(tmp_path / "model"), write_trial(tmp_path / "trial", threshold="validation"), card())
+    assert read_info(Folder(tmp_path / "model")).threshold == CHOSEN_CUT
 
 
 def test_the_card_has_the_block_that_hugging_face_reads(packed: Path):
