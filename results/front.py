@@ -17,6 +17,7 @@ import pandas as pd
 
 from cluster.storage import Folder
 from results.summary import complete, trials_of
+from trainables.pareto import hypervolume, pareto_front
 
 SMALLER_IS_BETTER = ("parameters", "epoch_s", "usd", "val_loss")
 """Objectives that are minimised where `nas.yaml` does not say."""
@@ -50,7 +51,7 @@ def aim_values(trials: pd.DataFrame, aims: list[Aim]) -> pd.DataFrame:
 def front_table(study: str | Folder | pd.DataFrame) -> pd.DataFrame:
     """The trials on the front, best by the first objective first: `trial_id`, `encoder`, and a column an objective.
 
-    `attrs["aims"]` are the objectives, `attrs["hypervolume"]` that of `hypervolume`.
+    `attrs["aims"]` are the objectives, `attrs["hypervolume"]` that of `trainables.pareto`.
     """
     trials = trials_of(study)
     aims = aims_of(trials)
@@ -62,38 +63,10 @@ def front_table(study: str | Folder | pd.DataFrame) -> pd.DataFrame:
     columns = dict.fromkeys(["trial_id", "encoder", "val_dice", "parameters", "train_s"])
     table = pd.concat([done[[name for name in columns if name not in values]], values], axis=1)[on_front]
     table = table.sort_values(aims[0].metric, ascending=not aims[0].maximise, kind="stable", ignore_index=True)
-    table.attrs = {**trials.attrs, "aims": aims, "hypervolume": hypervolume(values, aims), "of": len(values)}
+    table.attrs = {**trials.attrs, "aims": aims, "hypervolume": hypervolume(_signed(values, aims)), "of": len(values)}
     return table[
         [name for name in columns if name in table] + [aim.metric for aim in aims if aim.metric not in columns]
     ]
-
-
-def pareto_front(gain_NA: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Which points no other beats; larger is better in every column. Of equal points all stay.
-
-    N points, A aims.
-    """
-    at_least_NN = np.all(gain_NA[None, :] >= gain_NA[:, None], axis=2)
-    better_NN = np.any(gain_NA[None, :] > gain_NA[:, None], axis=2)
-    return np.asarray(~np.any(at_least_NN & better_NN, axis=1))
-
-
-def hypervolume(values: pd.DataFrame, aims: list[Aim]) -> float:
-    """The share of the box between the worst and the best value of each of two aims that the front covers.
-
-    A number in [0, 1] that only rises as trials are added within the same box; NaN for more than two aims, or where a
-    column does not vary.
-    """
-    if len(aims) != 2 or len(values) < 2:
-        return math.nan
-    gain_NA = _signed(values, aims)
-    low, width = gain_NA.min(axis=0), np.ptp(gain_NA, axis=0)
-    if not width.all():
-        return math.nan
-    front = (gain_NA[pareto_front(gain_NA)] - low) / width
-    front = front[np.argsort(-front[:, 0])]
-    below = np.append(0.0, np.maximum.accumulate(front[:, 1]))
-    return float((front[:, 0] * np.diff(below)).sum())
 
 
 def _signed(values: pd.DataFrame, aims: list[Aim]) -> npt.NDArray[np.float64]:

@@ -16,11 +16,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from pyarrow import fs
 
 from cluster.storage import Folder
 from trainables.config import TrialConfig
-from trainables.record import BEST_BY, EpochRow, TrialInfo, TrialRecord, TrialStatus, best_epoch
+from trainables.record import (
+    BEST_BY,
+    EpochRow,
+    TrialInfo,
+    TrialRecord,
+    TrialStatus,
+    best_epoch,
+    final_paths,
+    trial_paths,
+)
 
 SCORE = BEST_BY
 """The measure by which the best epoch and the best trial are chosen: mean hard Dice over the validation images."""
@@ -144,20 +152,12 @@ class Listed:
 
 def trial_folders(folder: Folder) -> Iterator[Listed]:
     """The trial folders of a study in order of name, the finals last, each with its seeds in order."""
-    for name in _folders(folder / "trials"):
-        yield Listed(TrialRecord(folder / "trials" / name), f"trials/{name}")
-    yield from finals_of(folder)
+    return (Listed(TrialRecord(folder / path), path) for path in trial_paths(folder))
 
 
 def finals_of(folder: Folder) -> Iterator[Listed]:
     """The finals: `final/<name>/<seed>/`, or `final/<name>/` where a study wrote one training of each winner."""
-    for name in _folders(folder / "final"):
-        inside = folder / "final" / name
-        seeds = [] if _is_trial(inside) else sorted(_folders(inside), key=lambda seed: (len(seed), seed))
-        if not seeds:
-            yield Listed(TrialRecord(inside), f"final/{name}")
-        for seed in seeds:
-            yield Listed(TrialRecord(inside / seed), f"final/{name}/{seed}")
+    return (Listed(TrialRecord(folder / path), path) for path in final_paths(folder))
 
 
 def study_folder(study: str | Folder) -> Folder:
@@ -178,17 +178,6 @@ def study_json(folder: Folder) -> dict[str, Any]:
         problem = f"study.json: {', '.join(wrong)} should be a mapping"
     kept = {name: value for name, value in content.items() if name not in wrong}
     return {**kept, "problem": problem} if problem and folder.exists("study.json") else kept
-
-
-def _folders(folder: Folder) -> list[str]:
-    """The names of the folders directly inside, sorted, without those that are being written."""
-    infos = folder.filesystem.get_file_info(fs.FileSelector(folder.path, allow_not_found=True))
-    names = [info.base_name for info in infos if info.type == fs.FileType.Directory]
-    return sorted(name for name in names if ".tmp-" not in name)
-
-
-def _is_trial(folder: Folder) -> bool:
-    return any(name in ("trial.json", "status.json", "metrics.jsonl") for name in folder.names())
 
 
 def _row(listed: Listed) -> dict[str, Any]:

@@ -66,6 +66,14 @@ class Spent:
         self.usd += usd - self._usd_of.get(path, 0.0)
         self._usd_of[path] = usd
 
+    def usd_of(self, path: str) -> float:
+        """What the trial of this folder has cost so far."""
+        return self._usd_of.get(path, 0.0)
+
+    def pays(self, usd: float) -> bool:
+        """Whether so many dollars are left."""
+        return self._budget.max_usd is None or self.usd + usd <= self._budget.max_usd
+
     def search_over(self) -> str | None:
         """Why the search is to end, or None."""
         hours = self._budget.hours

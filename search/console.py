@@ -181,7 +181,8 @@ def log_event(config: StudyConfig, standing: Standing, event: Event) -> None:
     trial, info = event.trial, event.trial.info
     name, epochs = info.trial_id, info.config.epochs
     if event.kind == "ordered":
-        LOG.info("%s  %s of %s on %s, %d epochs", name, info.role, info.config.encoder, info.pool, epochs)
+        on = f", goes on from {info.taken_from} after {info.taken_epochs}" if info.taken_from else ""
+        LOG.info("%s  %s of %s on %s, %d epochs%s", name, info.role, info.config.encoder, info.pool, epochs, on)
     elif event.kind == "epoch":
         row, objective = trial.rows[-1], config.objective[0].metric
         assert trial.values is not None

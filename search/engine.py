@@ -18,7 +18,7 @@ import numpy as np
 
 from search.budget import Spent, trials_spent
 from search.events import Event, Kind, Listener
-from search.final import winners
+from search.final import Finals, to_be_kept
 from search.orders import Orders, trial_id
 from search.pruner import Direction, Rungs
 from search.sampling import Sampling
@@ -26,7 +26,7 @@ from search.settings.config import StudyConfig
 from search.trials import Trial, Trials, read_trial, read_trials
 from trainables.life import Ending, end_trial, ending_of, tidy
 from trainables.order import Report, TrialOrder
-from trainables.record import EpochRow, Role, TrialRecord, TrialStatus
+from trainables.record import EpochRow, Role, TrialRecord, TrialStatus, final_paths
 
 NOT_FINITE = "an objective is not finite"
 ATTEMPTS = 32
@@ -87,7 +87,9 @@ class Engine:
         self._orders = orders
         self._under_way: dict[str, Trial] = {}
         self._queue: list[TrialOrder] = []
-        self._finals: list[TrialOrder] | None = None
+        self._finals: Finals | None = None
+        self._for_finals: set[int] = set()
+        """Numbers of the trials whose checkpoints are kept, as a final may go on from them."""
         self._keys = {self._key(trial): trial.number for trial in self.trials}
         directions: list[Direction] = ["maximize" if o.maximise else "minimize" for o in config.objective]
         self.rungs = Rungs(
@@ -120,11 +122,12 @@ class Engine:
             return self._next_of_search()
         if any(order.info.role != "final" for order in self.running.values()):
             return WAIT
-        if self._finals is None:
-            self._finals = self._plan_finals() if self.failed is None else []
-        if self._finals and self.spent.money_over() is None:
-            return self._finals.pop(0)
-        return WAIT if self.running else FINISHED
+        if (final := self._next_final()) is not None:
+            return final
+        if self.running:
+            return WAIT
+        self._keep_for_finals(set())
+        return FINISHED
 
     def _search_over(self) -> str | None:
         """Why the search takes no further trials, or None."""
@@ -178,16 +181,13 @@ class Engine:
         config = trial.info.config
         return self.space.key(trial.info.params) if config.seed == self.config.study.seed else config.key()
 
-    def _plan_finals(self) -> list[TrialOrder]:
-        """The orders of the winners that are not trained yet."""
-        final, orders = self.config.final, []
-        for name, trial in winners(self.trials.complete(), final).items():
-            if self.record(name, final=True).status().status not in ("pending", "running"):
-                continue
-            config = self.space.to_config(trial.info.params, epochs=final.epochs, seed=trial.info.config.seed)
-            info = self._orders.info(name, "final", config, trial.info.params, pool=final.pool)
-            orders.append(self._orders.order(info, self.trials))
-        return orders
+    def _next_final(self) -> TrialOrder | None:
+        """The next final that is not trained yet, once the search is over."""
+        if self.failed is not None:
+            return None
+        if self._finals is None:
+            self._finals = Finals(self.config, self._orders, self.trials)
+        return self._finals.next(self.spent, self.running)
 
     # -- what comes back ---------------------------------------------------------------------------------------------
 
@@ -258,11 +258,24 @@ class Engine:
 
     def _tidy(self, trial: Trial, bettered: Trial | None) -> None:
         """Leave of an ended trial's checkpoints the weights that are to be kept (`study.keep_checkpoints`)."""
+        if trial.info.role == "final":
+            tidy(TrialRecord(self.folder / trial.info.path), keep=True)
+            return
+        before, self._for_finals = self._for_finals, to_be_kept(self.trials, self.config)
+        numbers = {trial.number, *(before - self._for_finals), *({bettered.number} if bettered else ())}
+        for number in numbers:
+            self._tidy_one(self.trials[number])
+
+    def _tidy_one(self, trial: Trial) -> None:
         kept = self.config.study.keep_checkpoints
-        keep = trial.info.role == "final" or kept == "all" or (kept == "best" and trial is self.trials.best)
-        tidy(TrialRecord(self.folder / trial.info.path), keep=keep)
-        if bettered is not None and kept == "best":
-            tidy(TrialRecord(self.folder / bettered.info.path), keep=False)
+        keep = kept == "all" or (kept == "best" and trial is self.trials.best)
+        tidy(TrialRecord(self.folder / trial.info.path), keep=keep, checkpoints=trial.number in self._for_finals)
+
+    def _keep_for_finals(self, numbers: set[int]) -> None:
+        """Keep the checkpoints of these trials, and of no others."""
+        before, self._for_finals = self._for_finals, numbers
+        for number in before - numbers:
+            self._tidy_one(self.trials[number])
 
     def _tell(self, kind: Kind, trial: Trial) -> None:
         for listener in self.listeners:
@@ -281,9 +294,14 @@ class Engine:
         for trial in ended:
             bettered = self.trials.note_end(trial)
         if ended:  # its driver may have died before this was done
+            earlier = Trials([t for t in self.trials if t is not ended[-1]], self.config.objective)
+            self._for_finals = to_be_kept(earlier, self.config)
             self._tidy(ended[-1], bettered)
-        for name in (self.folder / "final").names() if self.trials else ():
-            final = read_trial(self.record(name, final=True), ())
+        for path in final_paths(self.folder) if self.trials else ():
+            record = TrialRecord(self.folder / path)
+            if not record.folder.exists("trial.json"):
+                continue  # its driver died before it was entered
+            final = read_trial(record, ())
             self.spent.charge(final.info.path, final.status.usd)
             if final.ended:
                 self._tidy(final, None)

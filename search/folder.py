@@ -15,7 +15,7 @@ from search.budget import Spent
 from search.events import Event
 from search.proof.provenance import STUDY, StudyInfo, read_info
 from trainables.order import SESSION
-from trainables.record import now
+from trainables.record import now, trial_paths
 
 LOG = logging.getLogger("mammosearch")
 PROGRESS = "progress.json"
@@ -35,7 +35,7 @@ def begun(folder: Folder, *, resume: bool) -> StudyInfo | None:
         if not resume:
             raise ValueError(f"{folder} already holds a study; go on with it by --resume, or choose another --out")
         return read_info(folder)
-    if trials := [name for part in ("trials", "final") for name in (folder / part).names()]:
+    if trials := list(trial_paths(folder)):
         raise ValueError(
             f"{folder} holds {len(trials)} trials, but its {STUDY} is missing; put it back from a copy, or choose "
             "another --out. Nothing was changed"

@@ -85,7 +85,7 @@ class Orders:
             trials: the study's so far: `precision: auto` means for all trials of a pool what it meant for the first.
         """
         final = info.role == "final"
-        record = self.record(info.trial_id, final=final)
+        record = TrialRecord(self.folder / info.path)
         record.write_info(info)
         return TrialOrder(
             info=info,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from search.budget import Spent
 from search.events import Event
+from search.final import epochs_of_final
 from search.settings.config import StudyConfig
 from search.trials import Trial, Trials
 from trainables.record import ENDED
@@ -24,7 +25,7 @@ class Standing:
         self._epochs_here = 0
         """Epochs that were trained in this session."""
         self._under_way: dict[str, Trial] = {}
-        self._finals = 0
+        self._finals, self._final_epochs = 0, epochs_of_final(config)
         self._searched = self._searched_epochs = 0
         """Search trials that ended, and their epochs."""
         self.counts = dict.fromkeys(ENDED, 0)
@@ -75,10 +76,12 @@ class Standing:
         """What is still to be trained: a search trial as long as those that ended on average, the rest in full."""
         budget, final = self._config.budget, self._config.final
         each = self._searched_epochs / self._searched if self._searched else budget.epochs
-        planned = {"search": each, "baseline": budget.epochs, "final": final.epochs}
-        left = sum(max(0.0, planned[t.info.role] - len(t.curve)) for t in self._under_way.values())
-        trials, finals = budget.trials - len(self._trials), final.top - self._finals
-        return left + max(0, trials) * each + max(0, finals) * final.epochs
+        planned = {"search": each, "baseline": budget.epochs, "final": self._final_epochs}
+        left = sum(
+            max(0.0, planned[t.info.role] + t.info.taken_epochs - len(t.curve)) for t in self._under_way.values()
+        )
+        trials, finals = budget.trials - len(self._trials), final.top * final.seeds - self._finals
+        return left + max(0, trials) * each + max(0, finals) * self._final_epochs
 
 
 def clock(seconds: float) -> str:

@@ -233,6 +233,11 @@ class TrialConfig(BaseModel):
             canonical["optimiser"] = "adam"  # they differ in how weight decay is applied, and in nothing else
         return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def open_ended(self) -> bool:
+        """Whether its epochs are the same however many follow: no schedule is stretched over the budget."""
+        return self.schedule == "constant"
+
     def next_accumulation(self, workers: int) -> int | None:
         """Into how many parts each batch can be split next, when memory was short; None: into no more.
 

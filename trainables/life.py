@@ -244,7 +244,8 @@ class Life:
             return False
         self._record.folder.remove(CHECKPOINTS)
         self._record.write_metrics([])
-        info = info.model_copy(update={"config": info.config.model_copy(update={"accumulation": parts})})
+        config = info.config.model_copy(update={"accumulation": parts})
+        info = info.model_copy(update={"config": config, "taken_from": "", "taken_epochs": 0})
         self._record.write_info(info)
         self._record.log(f"begins anew with each batch in {parts} parts")
         self._order = self._order.model_copy(update={"info": info})
@@ -311,13 +312,22 @@ def conclude(order: TrialOrder, report: Report, *, stop: str | None = None) -> T
     return None if ending is None else end_trial(order, ending)
 
 
-def tidy(record: TrialRecord, *, keep: bool) -> None:
-    """Leave of an ended trial's checkpoints the weights of its best epoch, or nothing. May be done again."""
+def tidy(record: TrialRecord, *, keep: bool, checkpoints: bool = False) -> None:
+    """Leave of an ended trial the weights of its best epoch, or nothing. May be done again.
+
+    Args:
+        record: the trial's folder.
+        keep: whether its weights stay.
+        checkpoints: whether its checkpoints stay as they are too, for a final that goes on from them.
+    """
     folder = record.folder
     if not keep:
         folder.remove(WEIGHTS)
     elif folder.exists(CHECKPOINTS) and (best := best_epoch(record.metrics())) is not None:
         weights = f"{CHECKPOINTS}/{checkpoint_name(best.epoch)}/{WEIGHTS}"
-        if folder.exists(weights):
+        if checkpoints and not folder.exists(WEIGHTS):
+            folder.write_bytes(WEIGHTS, folder.read_bytes(weights))
+        elif not checkpoints and folder.exists(weights):
             folder.move(weights, WEIGHTS)
-    folder.remove(CHECKPOINTS)
+    if not checkpoints:
+        folder.remove(CHECKPOINTS)

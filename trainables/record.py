@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -94,6 +94,7 @@ class TrialInfo(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     trial_id: str
+    """Its number in the study, `0003`; of a final its winner's name and its seed, `vgg19/1`."""
     role: Role
     config: TrialConfig
     params: dict[str, Any] = {}
@@ -107,10 +108,14 @@ class TrialInfo(BaseModel):
     """Path or URI of the shard folder."""
     fingerprint: str = ""
     """Of the samples."""
+    taken_from: str = ""
+    """Of a final that goes on from its trial of the search: the path of that trial's folder."""
+    taken_epochs: int = 0
+    """So many first epochs were trained there."""
 
     @property
     def path(self) -> str:
-        """The trial folder's path in a study's folder: `trials/0003`, `final/vgg19`."""
+        """The trial folder's path in a study's folder: `trials/0003`, `final/vgg19/1`."""
         return f"{'final' if self.role == 'final' else 'trials'}/{self.trial_id}"
 
     def usd(self, slot_s: float) -> float:
@@ -237,6 +242,30 @@ class TrialRecord:
                 mask_NHW=arrays["mask_NHW"],
                 probability_NHW=arrays["probability_NHW"],
             )
+
+
+def trial_paths(study: Folder) -> Iterator[str]:
+    """The trial folders of a study, by their paths in it: `trials/0003`, and so on, then `final_paths`."""
+    for name in _folders(study / "trials"):
+        yield f"trials/{name}"
+    yield from final_paths(study)
+
+
+def final_paths(study: Folder) -> Iterator[str]:
+    """The trial folders of a study's finals: `final/vgg19/1`, one a seed.
+
+    An older version trained each winner once, in `final/vgg19` itself.
+    """
+    for name in _folders(study / "final"):
+        inside = study / "final" / name
+        old = any(file in ("trial.json", "status.json", "metrics.jsonl") for file in inside.names())
+        seeds = [] if old else sorted(_folders(inside), key=lambda seed: (len(seed), seed))
+        yield from (f"final/{name}/{seed}" for seed in seeds) if seeds else (f"final/{name}",)
+
+
+def _folders(folder: Folder) -> list[str]:
+    """The names of the folders directly inside, without those that are being written."""
+    return [name for name in folder.folders() if ".tmp-" not in name]
 
 
 def read_model(folder: Folder, name: str, model: type[Model]) -> Model:

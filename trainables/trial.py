@@ -261,7 +261,10 @@ class TrialSession:
 
     def _check_same(self, saved: dict[str, Any], where: str) -> None:
         mine = self.config.model_dump(mode="json")
-        other = {key: (saved.get(key), mine[key]) for key in mine if saved.get(key) != mine[key]}
+        may_differ = ("epochs",) if self.config.open_ended else ()
+        other = {
+            key: (saved.get(key), mine[key]) for key in mine if saved.get(key) != mine[key] and key not in may_differ
+        }
         if other:
             differences = ", ".join(f"{key} {was!r} there, {now!r} here" for key, (was, now) in other.items())
             raise ValueError(f"{where} is of another configuration ({differences}); use another folder for this one")

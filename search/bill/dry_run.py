@@ -27,6 +27,7 @@ from search.bill import placement
 from search.bill.memory import flops_per_image, parameters
 from search.bill.placement import Fit, PlacementError
 from search.bill.shapes import networks, shapes
+from search.final import epochs_of_final
 from search.settings import checks
 from search.settings.config import StudyConfig
 from search.settings.space import AXES
@@ -311,7 +312,8 @@ def _bill(config: StudyConfig, rows: Sequence[Row]) -> Iterator[Part]:
     winners = config.final.top
     if config.final.distinct_encoders:
         winners = min(winners, len(config.search_space.encoders()))
-    yield _part("finals", winners, winners * config.final.epochs, rows)
+    finals = winners * config.final.seeds
+    yield _part("finals", finals, finals * epochs_of_final(config), rows)
 
 
 def expected_epochs(config: StudyConfig) -> float:
@@ -346,6 +348,9 @@ def _notes(config: StudyConfig, data: Data) -> Iterator[str]:
         names = ("dice_weight", "iou_weight", "batch_size")
         if other := [f"{n} {getattr(trial, n):g}" for n in names if getattr(trial, n) != getattr(paper, n)]:
             yield f"the baseline of {trial.encoder} differs from the paper's setting: {', '.join(other)}"
+    if config.final.top and epochs_of_final(config) < config.final.epochs:
+        new = f"{epochs_of_final(config)} of its {config.final.epochs} epochs are new"
+        yield f"each final goes on from its trial of the search: {new}"
     if data.samples is None:
         yield "hours and dollars are unknown: the number of samples is not known before the build"
 

@@ -16,7 +16,7 @@ from search.proof.provenance import StudyInfo, commit, read_info, versions
 from trainables.crew import LocalCrew
 from trainables.life import conclude, run_trial
 from trainables.order import Report, TrialOrder
-from trainables.record import BEST_BY, MEASURES, EpochRow, TrialInfo, TrialRecord, TrialStatus
+from trainables.record import BEST_BY, MEASURES, EpochRow, TrialInfo, TrialRecord, TrialStatus, final_paths
 from trainables.step.worker import Worker
 
 GPU_TOLERANCE = 0.02
@@ -40,7 +40,7 @@ def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdi
 
     Args:
         study: the study's folder.
-        name: a trial (`0003`) or a final (`final/vgg19`).
+        name: a trial (`0003`) or a final with its seed (`final/vgg19/1`).
         tell: is given a line an epoch.
 
     Raises:
@@ -63,7 +63,9 @@ def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdi
     was_on_gpu = bool(pool.get("gpus_per_worker"))
     on_gpu = was_on_gpu and torch.cuda.is_available()
     worker = Worker(device="cuda" if on_gpu else "cpu", threads=pool.get("cpus_per_worker", 1))
-    again = _train_again(trial.model_copy(update={"shards": info.dataset}), then, worker, tell)
+    again = _train_again(
+        trial.model_copy(update={"shards": info.dataset, "taken_from": "", "taken_epochs": 0}), then, worker, tell
+    )
     differences = list(_differences(then, again, tolerance=GPU_TOLERANCE if on_gpu else 0.0))
     return Verdict(
         agrees=not differences,
@@ -95,8 +97,8 @@ def _train_again(trial: TrialInfo, then: list[EpochRow], worker: Worker, tell: C
 def _record(study: Folder, name: str) -> TrialRecord:
     where = name if name.startswith("final/") else f"trials/{name}"
     if not study.exists(f"{where}/trial.json"):
-        known = ", ".join((study / "trials").names()[:8])
-        raise ValueError(f"{study} has no trial {name!r}; it has {known} ..., and finals as final/<encoder>")
+        trials, finals = ", ".join((study / "trials").folders()[:8]), ", ".join(final_paths(study))
+        raise ValueError(f"{study} has no trial {name!r}; it has {trials} ..., and the finals {finals or '(none yet)'}")
     return TrialRecord(study / where)
 
 

@@ -31,7 +31,7 @@ from optuna.storages.journal import JournalFileBackend
 from cluster.storage import Folder
 from search.journal import JOURNAL
 from trainables.order import SESSION
-from trainables.record import ENDED, TIMES, TrialRecord
+from trainables.record import ENDED, TIMES, TrialRecord, trial_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER = "RayTrainWorker"
@@ -121,8 +121,8 @@ class Disturbance:
         return [] if spared or not running else _workers(process)
 
     def _records(self) -> dict[str, TrialRecord]:
-        folders = sorted([*(self.folder / "trials").glob("*"), *(self.folder / "final").glob("*")])
-        return {f"{path.parent.name}/{path.name}": TrialRecord(Folder(path)) for path in folders}
+        study = Folder(self.folder)
+        return {path: TrialRecord(study / path) for path in trial_paths(study)}
 
     def _running(self) -> list[str]:
         return [name for name, record in self._records().items() if record.status().status == "running"]
@@ -223,18 +223,17 @@ def _trials(folder: Path) -> dict[str, dict[str, Any]]:
         }
         for t in study.get_trials(deepcopy=False)
     }
-    for kind in ("trials", "final"):
-        for path in sorted((folder / kind).glob("*")):
-            record = TrialRecord(Folder(path))
-            rows = [row.model_dump(exclude=set(TIMES)) for row in record.metrics()]
-            status = record.status()
-            trials[f"{kind}/{path.name}"] = {
-                "status": status.status,
-                "reason": status.reason,
-                "rows": rows,
-                "test": record.test(),
-                "config": record.info().config.model_dump(),
-            }
+    for path in trial_paths(Folder(folder)):
+        record = TrialRecord(Folder(folder) / path)
+        rows = [row.model_dump(exclude=set(TIMES)) for row in record.metrics()]
+        status = record.status()
+        trials[path] = {
+            "status": status.status,
+            "reason": status.reason,
+            "rows": rows,
+            "test": record.test(),
+            "config": record.info().config.model_dump(),
+        }
     return trials
 
 

@@ -151,9 +151,12 @@ class Final(Section):
     """The full training of the winners."""
 
     top: int = Field(default=3, ge=0, le=1000)
-    """At most this many of the best trials; 0: none."""
+    """At most this many of the best trials; 0: none. With several objectives: so many that stand for their front."""
     epochs: int = Field(default=30, ge=1, le=MOST_EPOCHS)
     """Their full budget."""
+    seeds: int = Field(default=3, ge=1, le=100)
+    """How often each is trained, with seeds that the search did not use; fewer where `budget.max_usd` is spent before.
+    1: where schedule and settings allow it, the final goes on from its trial of the search."""
     distinct_encoders: bool = True
     """Whether each must have another encoder."""
     pool: str | None = None

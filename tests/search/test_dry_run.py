@@ -35,10 +35,19 @@ def test_the_bill_adds_up(tmp_path):
     baselines, search, finals = report.parts
     assert (baselines.trials, baselines.epochs) == (2, 18)
     assert (search.trials, search.epochs) == (8, 8 * (1 + 2 / 3 + 6 / 9))
-    assert (finals.trials, finals.epochs) == (2, 40)  # two encoders, so two winners
+    assert (finals.trials, finals.epochs) == (6, 120)  # two encoders, so two winners, with three seeds each
     mean_s = sum(row.epoch_s for row in report.rows) / len(report.rows)
     assert baselines.slot_h == pytest.approx(18 * mean_s / 3600)
     assert report.usd == pytest.approx(3.6 * sum(part.slot_h for part in report.parts))
+
+
+def test_finals_that_go_on_from_their_trials_are_billed_for_their_new_epochs(tmp_path):
+    report = dry_run(load(tmp_path, STUDY.replace("epochs: 20", "epochs: 20, seeds: 1")))
+    assert (report.parts[2].trials, report.parts[2].epochs) == (2, 22)
+    assert "11 of its 20 epochs are new" in "\n".join(report.notes)
+    stretched = STUDY.replace("epochs: 20", "epochs: 20, seeds: 1") + "fixed: {schedule: cosine}\n"
+    report = dry_run(load(tmp_path, stretched))
+    assert (report.parts[2].trials, report.parts[2].epochs) == (2, 40)
 
 
 def test_every_model_is_there_at_its_real_size(tmp_path):

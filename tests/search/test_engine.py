@@ -7,11 +7,11 @@ from cluster.storage import Folder
 from search.folder import begun
 from tests.search.simulation import KilledError, make_config, make_engine, row_of, simulate, summary
 from trainables.order import TrialError
-from trainables.record import TrialRecord, best_epoch, checkpoint_name
+from trainables.record import TrialRecord, best_epoch, checkpoint_name, final_paths
 
 
 def finals(folder):
-    return sorted(p.name for p in (folder / "final").iterdir())
+    return [path.removeprefix("final/") for path in final_paths(Folder(folder))]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_stop_is_written_before_anyone_is_told_of_it(tmp_path):
 
     engine.listeners.append(listener)
     simulate(engine, slots=1)
-    assert len(written) == 14 + 2 and all(written)
+    assert len(written) == 14 + 2 * 3 and all(written)
 
 
 def test_events_tell_each_trial_from_its_order_to_its_end(tmp_path):
@@ -179,7 +179,7 @@ def test_out_of_memory_is_told_to_the_sampler_as_infeasible(study):
 
 def test_winners_of_different_encoders_train_in_full(study, tmp_path):
     engine = study()
-    assert finals(tmp_path / "study") == ["mobilenet", "vgg19"]
+    assert finals(tmp_path / "study") == [f"{name}/{seed}" for name in ("mobilenet", "vgg19") for seed in (1, 2, 3)]
     for name in finals(tmp_path / "study"):
         record = engine.record(name, final=True)
         assert record.status().status == "complete" and len(record.metrics()) == 5
@@ -233,7 +233,8 @@ def test_only_the_best_trials_weights_are_kept_and_no_checkpoint(tmp_path):
     kept = sorted(
         p.relative_to(tmp_path / "s").parent.as_posix() for p in (tmp_path / "s").rglob("weights.safetensors")
     )
-    assert kept == ["final/mobilenet", "final/vgg19", f"trials/{best.number:04d}"]
+    finals_kept = [f"final/{name}/{seed}" for name in ("mobilenet", "vgg19") for seed in (1, 2, 3)]
+    assert kept == [*finals_kept, f"trials/{best.number:04d}"]
     assert not list((tmp_path / "s").rglob("checkpoint"))
     record = engine.record(f"{best.number:04d}")
     assert record.folder.read_text("weights.safetensors") == f"weights of epoch {best_epoch(record.metrics()).epoch}"

@@ -17,8 +17,10 @@ from search.settings.config import StudyConfig
 from search.trials import Trial
 from tests.search.studies import ENCODER, STEADY, settings
 from tests.trainables.fakes import without_times
-from trainables.order import SESSION
-from trainables.record import TrialRecord
+from trainables.crew import LocalCrew
+from trainables.life import run_trial
+from trainables.order import SESSION, TrialOrder
+from trainables.record import TrialRecord, final_paths, trial_paths
 
 
 def engine_for(folder: Path, shards: Path, *, resume: bool = False, **changes: Any) -> Engine:
@@ -33,8 +35,7 @@ def engine_for(folder: Path, shards: Path, *, resume: bool = False, **changes: A
 
 def rows(engine: Engine) -> dict[str, Any]:
     """What must be equal between two studies: status, reason and measures of every trial and final."""
-    folders = [*(engine.folder / "trials").names(), *(f"../final/{name}" for name in (engine.folder / "final").names())]
-    records = {name: TrialRecord(engine.folder / "trials" / name) for name in folders}
+    records = {path: TrialRecord(engine.folder / path) for path in trial_paths(engine.folder)}
     return {
         name: (record.status().status, record.status().reason, without_times(record.metrics()), record.test())
         for name, record in records.items()
@@ -104,8 +105,11 @@ def test_a_loss_that_is_not_finite_is_a_row_that_names_epoch_and_step(planted: E
     assert 0 < len(record.metrics()) == len(trial.curve) < 4
 
 
-def test_a_study_interrupted_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, tiny_shards: Path) -> None:
-    changes = {"budget": {"trials": 3, "epochs": 2}, "final": {"top": 1, "epochs": 2}}
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_study_interrupted_anywhere_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, tiny_shards: Path, seeds: int
+) -> None:
+    changes = {"budget": {"trials": 3, "epochs": 2}, "final": {"top": 1, "epochs": 3, "seeds": seeds}}
     changes |= {"pruner": {"grace_epochs": 1, "reduction_factor": 2}}
     for name in ("whole", "broken"):
         (tmp_path / name).mkdir()
@@ -122,3 +126,39 @@ def test_a_study_interrupted_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Pa
             interrupted, resume = interrupted + 1, True
     assert interrupted > 3
     assert rows(engine) == rows(whole)
+
+
+def test_a_final_of_one_seed_goes_on_from_its_trial_and_is_what_training_anew_gives(
+    tmp_path: Path, tiny_shards: Path
+) -> None:
+    engine = engine_for(
+        tmp_path / "s", tiny_shards, budget={"trials": 2, "epochs": 2}, final={"top": 1, "epochs": 4, "seeds": 1}
+    )
+    here.run_trials(engine)
+    (path,) = final_paths(engine.folder)
+    final, source = (TrialRecord(engine.folder / p) for p in (path, engine.trials.best.info.path))
+    assert path == f"final/{ENCODER}/0"
+    assert (final.info().taken_from, final.info().taken_epochs) == (engine.trials.best.info.path, 2)
+    assert final.metrics()[:2] == source.metrics() and len(final.metrics()) == 4
+    assert final.test() is not None and final.status().status == "complete"
+    assert "goes on from trials/" in final.folder.read_text("log.txt")
+    assert not list((tmp_path / "s").rglob("checkpoint"))
+    anew = TrialOrder(info=final.info(), folder=str(tmp_path / "anew"), pool=engine.config.pools[0])
+    run_trial(anew, LocalCrew(data=None))
+    assert without_times(TrialRecord(Folder(anew.folder)).metrics()) == without_times(final.metrics())
+
+
+def test_a_final_whose_schedule_is_stretched_over_its_budget_begins_anew_with_another_seed(
+    tmp_path: Path, tiny_shards: Path
+) -> None:
+    engine = engine_for(
+        tmp_path / "s",
+        tiny_shards,
+        fixed={**settings(tiny_shards)["fixed"], "schedule": "cosine"},
+        budget={"trials": 2, "epochs": 1},
+        final={"top": 1, "epochs": 2, "seeds": 1},
+    )
+    here.run_trials(engine)
+    (path,) = final_paths(engine.folder)
+    assert path == f"final/{ENCODER}/1"
+    assert TrialRecord(engine.folder / path).info().taken_from == ""

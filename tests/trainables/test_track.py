@@ -11,8 +11,9 @@ import pytest
 
 from cluster.storage import Folder
 from tests.results.example_study import write_study, write_trial
+from trainables.record import trial_paths
 from trainables.track import mirror
-from trainables.track.mirror import LiveMirrors, Mirror, trial_folders
+from trainables.track.mirror import LiveMirrors, Mirror
 from trainables.track.trackers import TRACKERS, Mirrored, missing_library
 
 
@@ -154,7 +155,7 @@ def test_trial_folders_are_those_of_the_search_then_the_finals_in_both_layouts(t
     for name in ("trials/0001", "trials/0000", "final/vgg19", "final/mobilenet/0", "final/mobilenet/1"):
         write_trial(Folder(tmp_path / name))
     wanted = ["trials/0000", "trials/0001", "final/mobilenet/0", "final/mobilenet/1", "final/vgg19"]
-    assert list(trial_folders(Folder(tmp_path))) == wanted
+    assert list(trial_paths(Folder(tmp_path))) == wanted
 
 
 def events(folder: Path) -> list[Any]:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.storage import Folder
-from trainables.record import TrialRecord
+from trainables.record import TrialRecord, trial_paths
 from trainables.track.trackers import TRACKERS, Mirrored, Tracker, as_dict, missing_library
 
 LOG = logging.getLogger("mammosearch")
@@ -59,7 +59,7 @@ class Mirror:
             Exception: whatever the tracker raises; what was sent before it is remembered.
         """
         told, sent = 0, self._sent()
-        for trial_folder in trial_folders(self._study):
+        for trial_folder in trial_paths(self._study):
             over = sent.get(trial_folder, {}).get("ended", False)
             if not over and (trial := _read(self._study, trial_folder)) is not None:
                 told += self._send(trial_folder, trial, sent)
@@ -169,15 +169,6 @@ class LiveMirrors:
                     self._complained.add(mirror.name)
                     reason = f"{type(error).__name__}: {error}".splitlines()[0]
                     LOG.warning("%s could not be told (%s); the study goes on, and tries again", mirror.name, reason)
-
-
-def trial_folders(study: Folder) -> Iterator[str]:
-    """The trial folders of a study, by their path in it: `trials/0042`, `final/densenet121`, `final/densenet121/0`."""
-    for name in sorted((study / "trials").names()):
-        yield f"trials/{name}"
-    for name in sorted((study / "final").names()):
-        inside = [f"final/{name}/{seed}" for seed in sorted((study / "final" / name).names()) if seed.isdecimal()]
-        yield from inside or [f"final/{name}"]
 
 
 def _read(study: Folder, trial_folder: str) -> Mirrored | None:
