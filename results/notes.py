@@ -61,6 +61,18 @@ def scores_note(images: pd.DataFrame) -> str:
     )
 
 
+def taken_note(trials: pd.DataFrame) -> list[str]:
+    """A sentence where finals went on from their trials of the search; else none."""
+    taken = trials[trials.taken_epochs.fillna(0) > 0] if "taken_epochs" in trials else trials.head(0)
+    if taken.empty:
+        return []
+    epochs = " or ".join(str(int(count)) for count in sorted(set(taken.taken_epochs)))
+    return [
+        f"With one seed each final went on from its trial of the search: its first {epochs} epochs are the search's, "
+        "so Search Dice and Val Dice are of one training."
+    ]
+
+
 def optimism_note(optimism: Optimism) -> str:
     """How much too high a validation Dice is by having been chosen; empty where that cannot be told."""
     if math.isnan(optimism.final):

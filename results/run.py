@@ -57,11 +57,11 @@ def table(
     """Print the verdict and tables II and III; write every table as CSV and Markdown."""
     with exits("results"):
         from cluster.storage import Folder
-        from results.tables import PRINTED, TABLES, print_tables, write_tables
+        from results.tables import TABLES, print_tables, write_tables
 
         print_tables(
             study,
-            only=[name.value for name in only or ()] or (tuple(TABLES) if every else PRINTED),
+            only=[name.value for name in only or ()] or (tuple(TABLES) if every else None),
             cheapest_by=cheapest_by,
         )
         _say_written(write_tables(study, Folder(out or study), cheapest_by=cheapest_by))

@@ -249,11 +249,16 @@ def _encoder_row(encoder: str, trials: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _taken(trials: pd.DataFrame) -> pd.Series | int:
+    """The epochs of each trial that were trained by another, from which it went on."""
+    return trials.taken_epochs.fillna(0) if "taken_epochs" in trials else 0
+
+
 def _costs(trials: pd.DataFrame) -> dict[str, Any]:
     seconds = trials.slot_s.astype(float)
     return {
         "trials": len(trials),
-        "epochs": int(trials.epochs[trials.repeat_of.isna()].sum()),
+        "epochs": int((trials.epochs - _taken(trials))[trials.repeat_of.isna()].sum()),
         "slot_s": seconds.sum(),
         "pruned_s": seconds[trials.status == "pruned"].sum(),
         "failed_s": seconds[trials.status == "failed"].sum(),

@@ -72,8 +72,9 @@ def load(study: str | Folder) -> pd.DataFrame:
     `test_` before them; every setting by its name in `TrialConfig`, except that its `epochs` is `budget`. `epochs` are
     the finished ones. `searched` names the settings that were searched in this trial, separated by blanks. `final` is
     the winner's name in the rows of finals, which are one a seed. A trial that only took over the result of an earlier
-    one with the same settings names it in `repeat_of` and has no seconds of its own. `folder` is the trial's own inside
-    the study's.
+    one with the same settings names it in `repeat_of` and has no seconds of its own. A final that went on from its
+    trial of the search names it in `taken_from`, and its `taken_epochs` first epochs were trained there. `folder` is
+    the trial's own inside the study's.
 
     `DataFrame.attrs` says what the table is of: `study` (`study.json`), `DATA`, and `searched` (all searched settings).
 
@@ -228,6 +229,8 @@ def _about(info: TrialInfo) -> dict[str, Any]:
         "pool": info.pool,
         "workers": info.workers,
         "usd_per_hour": info.usd_per_hour,
+        "taken_from": info.taken_from or None,
+        "taken_epochs": info.taken_epochs,
     }
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 from cluster.storage import Folder
 from results.front import Aim, front_table
 from results.grid import LEVELS, grid_cost
-from results.notes import HOW_SCORED, PAPER_NOTE, dataset_note, optimism_note, rank_note, scores_note
+from results.notes import HOW_SCORED, PAPER_NOTE, dataset_note, optimism_note, rank_note, scores_note, taken_note
 from results.optimism import optimism_of
 from results.scores import froc_of, load_images, load_marks, scores
 from results.show import (
@@ -119,6 +119,7 @@ def show_final(read: Read) -> Shown | None:
         f"Winners of the search, trained in full ({longest} epochs); figures are means over the seeds. " + HOW_SCORED,
         "Test: measured once, after training, on patients that no choice has seen; the interval is by patient and "
         "seed. Tied: whether it cannot be told from the best. Search Dice: the same settings with the search's budget.",
+        *taken_note(read.trials),
         *_unread(read.images),
         optimism_note(optimism_of(read.trials, read.epochs)),
         rank_note(
@@ -378,7 +379,7 @@ TABLES: dict[str, Callable[[Read], Shown | None]] = {
 }
 """Every table by its name, in the order of `tables.md`."""
 PRINTED = ("nas", "final")
-"""What is printed when nothing is asked for."""
+"""What is printed when nothing is asked for; of a study of several objectives their front too."""
 
 
 def shown_tables(read: Read, names: Sequence[str] = PRINTED) -> list[Shown]:
@@ -387,15 +388,15 @@ def shown_tables(read: Read, names: Sequence[str] = PRINTED) -> list[Shown]:
 
 
 def print_tables(
-    study: str, console: Console | None = None, *, only: Sequence[str] = PRINTED, cheapest_by: Cost = "parameters"
+    study: str, console: Console | None = None, *, only: Sequence[str] | None = None, cheapest_by: Cost = "parameters"
 ) -> None:
-    """Print the verdict, tables of a study, and how its trials ended.
+    """Print the verdict, tables of a study (None: `PRINTED`), and how its trials ended.
 
     Raises:
         FileNotFoundError: `study` is not a study's folder.
         ValueError: there is no table of one of the names.
     """
-    if unknown := [name for name in only if name not in TABLES]:
+    if unknown := [name for name in only or () if name not in TABLES]:
         raise ValueError(f"there is no table {', '.join(map(repr, unknown))}; there is {', '.join(TABLES)}")
     console = console or Console()
     if not console.is_terminal:
@@ -406,10 +407,15 @@ def print_tables(
         console.print(Text(f"  {sentence}", style="dim"))
     console.print()
     told: set[str] = set()
-    for table in shown_tables(read, only):
+    for table in shown_tables(read, only or _printed(read)):
         print_shown(table, console, told)
     ended = ", ".join(f"{count} {status}" for status, count in read.trials.status.value_counts().items())
     console.print(Text(f"{len(read.trials)} trials: {ended or 'none yet'}"))
+
+
+def _printed(read: Read) -> Sequence[str]:
+    objectives = read.trials.attrs.get("study", {}).get("config", {}).get("objective")
+    return (*PRINTED, "front") if isinstance(objectives, list) and len(objectives) > 1 else PRINTED
 
 
 def write_tables(study: str, out: Folder, *, cheapest_by: Cost = "parameters") -> list[str]:

@@ -194,6 +194,8 @@ def log_event(config: StudyConfig, standing: Standing, event: Event) -> None:
         status, reason = trial.status, f": {trial.status.reason}" if trial.status.reason else ""
         LOG.info("%s  %s after %d epochs, %.0f s%s", name, status.status, status.epochs, status.slot_s, reason)
         LOG.info("      %s", standing.headline())
+        if trial.complete and info.role != "final" and (front := standing.front()):
+            LOG.info("      %s", front)
 
 
 def _cells(shown: Shown) -> Cells:

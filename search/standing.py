@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from search.budget import Spent
 from search.events import Event
-from search.final import epochs_of_final
+from search.final import epochs_of_final, gains
 from search.settings.config import StudyConfig
 from search.trials import Trial, Trials
+from trainables.pareto import hypervolume, pareto_front
 from trainables.record import ENDED
 
 
@@ -64,6 +67,16 @@ class Standing:
         money = f", ${self.spent.usd:.2f}" if self.spent.usd else ""
         where = f"trial {len(self._trials)} of {self._config.budget.trials}"
         return " | ".join(filter(None, (where, counts, found, f"{clock(self.spent.elapsed_s)}{left}{money}")))
+
+    def front(self) -> str:
+        """Of several objectives: how many trials no other beats, and how much of the room they cover; else empty."""
+        complete = self._trials.complete()
+        if len(self._config.objective) == 1 or not complete:
+            return ""
+        gain_NA = gains(complete, self._config)
+        on, volume = int(pareto_front(gain_NA).sum()), hypervolume(gain_NA)
+        covered = "" if math.isnan(volume) else f", hypervolume {volume:.3f}"
+        return f"Pareto front: {on} of {len(complete)} complete trials{covered}"
 
     def _note_end(self, trial: Trial) -> None:
         if trial.info.role != "final":

@@ -32,7 +32,7 @@ budget: {{ trials: 3, epochs: 3 }}
 baselines: false
 pruner: {{ name: none }}
 pools: [{{ name: cpu, cpus_per_worker: 1, max_slots: 1 }}]
-final: {{ top: 1, epochs: 2 }}
+final: {{ top: 1, epochs: 2, seeds: 1 }}
 study: {{ out: "s3://{BUCKET}/runs/tiny" }}
 """
 
@@ -103,5 +103,5 @@ def check_whole(study: Folder, printed: str, tmp_path: Path) -> None:
     assert [trial.state.name for trial in loaded.trials] == ["COMPLETE"] * 3
     assert [len(trial.intermediate_values) for trial in loaded.trials] == [3] * 3
     assert "search over" in study.read_text("study.log")
-    assert (study / "final/tu-lcnet_050").exists("test.json")
+    assert (study / "final/tu-lcnet_050/0").exists("test.json")
     assert not any(".tmp-" in name for name, _ in study.walk())

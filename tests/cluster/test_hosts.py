@@ -28,7 +28,7 @@ fixed: {{ batch_size: 4 }}
 budget: {{ trials: 2, epochs: 2 }}
 baselines: false
 pools: [{{ name: cpu, workers: 2, cpus_per_worker: 1 }}]
-final: {{ top: 1, epochs: 2 }}
+final: {{ top: 1, epochs: 2, seeds: 1 }}
 study: {{ out: "s3://{BUCKET}/runs/hosts" }}
 """
 MARK = """
@@ -110,4 +110,4 @@ def test_hosts_that_share_nothing_but_the_store_run_a_study(hosts: Any, tmp_path
         assert all(not Path(file).is_relative_to(ROOT) for file in imported), imported
         assert list((tmp_path / host / "cache").glob("*/train-*.npy")), f"{host} fetched no samples"
     assert not any((tmp_path / name / "cache").exists() for name in ("head",))
-    assert Folder(f"s3://{BUCKET}/runs/hosts/final/tu-lcnet_050").exists("test.json")
+    assert Folder(f"s3://{BUCKET}/runs/hosts/final/tu-lcnet_050/0").exists("test.json")

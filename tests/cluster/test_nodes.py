@@ -33,7 +33,7 @@ pools: # the accelerators of the paper, without their GPUs
   - {{ name: p100, accelerator: P100, gpus_per_worker: 0, cpus_per_worker: 1, gpu_memory_gb: null, spot: true }}
   - {{ name: t4x2, accelerator: T4, gpus_per_worker: 0, cpus_per_worker: 1, gpu_memory_gb: null, spot: true }}
 placement: {{ rule: by_size, up_to_million: {{ p100: 20, t4x2: null }} }}
-final: {{ top: 1, epochs: 2 }}
+final: {{ top: 1, epochs: 2, seeds: 1 }}
 failures: {{ retries: 0 }}
 study: {{ out: {folder}/study }}
 """

@@ -5,8 +5,10 @@ import pytest
 
 import results
 from cluster.storage import Folder
+from results.notes import taken_note
 from results.summary import cost_table, encoder_table, trial_table
 from tests.results.example_study import BASELINES, write_trial
+from trainables.record import TrialRecord, final_paths
 
 
 def test_nas_table_has_the_papers_encoders_in_its_order_at_one_budget(study: Path) -> None:
@@ -116,3 +118,12 @@ def test_cost_adds_up(synthetic: Path) -> None:
         assert parts[name].sum() == pytest.approx(whole[name])
     assert whole.usd == pytest.approx(trials.usd.sum())
     assert 0 < whole.pruned_s < whole.slot_s
+
+
+def test_epochs_that_a_final_took_from_the_search_are_counted_once(study: Path) -> None:
+    (first, *_), before = final_paths(Folder(study)), cost_table(str(study)).set_index("part").epochs
+    record = TrialRecord(Folder(study) / first)
+    record.write_info(record.info().model_copy(update={"taken_from": "trials/0005", "taken_epochs": 2}))
+    after = cost_table(str(study)).set_index("part").epochs
+    assert after["finals"] == before["finals"] - 2 and after["all"] == before["all"] - 2
+    assert "its first 2 epochs are the search's" in " ".join(taken_note(results.load(str(study))))

@@ -26,7 +26,7 @@ def test_a_study_that_is_killed_by_the_dozen_equals_an_undisturbed_one(
         tiny_shards,
         budget={"trials": 5, "epochs": 4},
         pruner={"grace_epochs": 1, "reduction_factor": 2},
-        final={"top": 1, "epochs": 3},
+        final={"top": 1, "epochs": 3, "seeds": 2},
     )
     status, output = run(space, "--verify-resume", str(KILLS), *where, timeout_s=3500)
     assert status == 0, output[-3000:]

@@ -38,7 +38,7 @@ def main_job(tmp_path_factory: pytest.TempPathFactory, tiny_build: Any) -> tuple
         baselines=True,
         budget={"trials": 4, "epochs": 2},
         pruner={"grace_epochs": 1, "reduction_factor": 2},
-        final={"top": 2, "epochs": 3},
+        final={"top": 2, "epochs": 3, "seeds": 1},
         pools=[POOL],
     )
     result = search(space, home / "study")
@@ -77,8 +77,8 @@ def test_finals_are_measured_on_the_test_split_and_keep_their_weights(main_job: 
     _, folder, _ = main_job
     finals = results.load(str(folder)).query("role == 'final'")
     assert (finals.test_dice > 0).all() and (finals.epochs == 3).all()
-    for encoder in finals.encoder:
-        record = TrialRecord(Folder(folder / "final" / encoder))
+    for name in finals.trial_id:
+        record = TrialRecord(Folder(folder / "final" / name))
         assert record.folder.exists("weights.safetensors") and record.examples() is not None
         assert not record.folder.exists("checkpoint")
 
