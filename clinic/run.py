@@ -45,15 +45,20 @@ MOST_LINES = 20
 
 @app.command()
 def pack(
-    trial: Annotated[str, typer.Argument(help="A trial folder with weights: a final, or one of trainables.run.")],
+    trial: Annotated[
+        str, typer.Argument(help="A final (of its seeds the best by val Dice), or another trial's folder with weights.")
+    ],
     out: Annotated[str, typer.Argument(help="Path or URI of the model folder; its name is the model's.")],
     shards: Annotated[str | None, typer.Option(help="What it was trained on; default: what its study names.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
 ) -> None:
     """Make a model folder that predicts alone."""
     with exits("clinic", go_on=SAME_COMMAND):
+        from clinic.pack import best_seed
         from clinic.pack import pack as pack_trial
 
+        if (chosen := best_seed(trial)) is not None:
+            print(f"{chosen}: of the final's seeds the one with the highest validation Dice")
         info = pack_trial(trial, out, shards=shards, overwrite=overwrite)
         steps = info.preprocessing
         print(f"{out}: {info.network.encoder}, {steps.field_of_view} view, {steps.size_px} px, see MODEL_CARD.md")

@@ -39,6 +39,17 @@ def test_a_final_is_packed_with_what_its_study_says(tmp_path: Path, tiny_shards:
     assert "holds a model already" in again.output
 
 
+def test_of_a_finals_seeds_the_best_on_the_validation_split_is_packed_and_told(tmp_path: Path, tiny_shards: Path):
+    for seed, dice in ((1, 0.5), (2, 0.7), (10, 0.6)):
+        record = write_trial(tmp_path / "final" / "mobilenet" / str(seed))
+        record.write_metrics([row.model_copy(update={"val_dice": dice}) for row in record.metrics()])
+        record.write_test({"dice": 1 - dice})  # what no choice may rest on
+    done = run("pack", tmp_path / "final" / "mobilenet", tmp_path / "m", "--shards", tiny_shards)
+    assert done.exit_code == 0, done.output
+    assert "final/mobilenet/2: of the final's seeds the one with the highest validation Dice" in done.output
+    assert read_info(Folder(tmp_path / "m")).trial == "2"
+
+
 def test_shards_that_the_study_was_not_trained_on_are_refused(tmp_path: Path, tiny_shards: Path):
     write_trial(tmp_path / "nas" / "final" / "a")
     Folder(tmp_path / "nas").write_json("study.json", INFO.model_dump(mode="json"))
