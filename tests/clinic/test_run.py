@@ -43,7 +43,7 @@ def test_of_a_finals_seeds_the_best_on_the_validation_split_is_packed_and_told(t
     for seed, dice in ((1, 0.5), (2, 0.7), (10, 0.6)):
         record = write_trial(tmp_path / "final" / "mobilenet" / str(seed))
         record.write_metrics([row.model_copy(update={"val_dice": dice}) for row in record.metrics()])
-        record.write_test({"dice": 1 - dice})  # what no choice may rest on
+        record.write_test({**(record.test() or {}), "dice": 1 - dice})  # what no choice may rest on
     done = run("pack", tmp_path / "final" / "mobilenet", tmp_path / "m", "--shards", tiny_shards)
     assert done.exit_code == 0, done.output
     assert "final/mobilenet/2: of the final's seeds the one with the highest validation Dice" in done.output
