@@ -26,7 +26,7 @@ def pack(trial: str, out: str, *, shards: str | None = None, overwrite: bool = F
         trial: path or URI of a trial folder with weights: a final, or one of `trainables.run`; or of a final's folder
             with one of these a seed, of which `best_seed` is taken.
         out: path or URI of the model folder; its last part is the model's name.
-        shards: the shard folder that it was trained on; None: the one that its study names.
+        shards: the shard folder that it was trained on; None: the one that the trial or its study names.
         overwrite: whether a model that is there is replaced.
 
     Raises:
@@ -40,12 +40,14 @@ def pack(trial: str, out: str, *, shards: str | None = None, overwrite: bool = F
         )
     if target.exists(INFO) and not overwrite:
         raise ValueError(f"{out} holds a model already; give another folder, or --overwrite")
-    study = _study_of(trial)
-    card = _card(shards, study, trial)
-    if study and card.fingerprint != study["dataset_fingerprint"]:
+    study, info = _study_of(trial), record.info()
+    where = shards or info.shards or (study["dataset"] if study else "")
+    card = _card(where, trial, named=bool(shards))
+    expected = info.fingerprint or (study["dataset_fingerprint"] if study else card.fingerprint)
+    if card.fingerprint != expected:
         raise ValueError(
-            f"{shards or study['dataset']} is not what the study was trained on (its fingerprint is "
-            f"{card.fingerprint[:16]}, the study's {study['dataset_fingerprint'][:16]}); name the right one by --shards"
+            f"{where} is not what the trial was trained on: its fingerprint is {card.fingerprint[:16]}, the trial's "
+            f"{expected[:16]}; name the right folder with --shards"
         )
     return write_model(target, record, card, study=study.get("name", "") if study else "")
 
@@ -80,12 +82,11 @@ def _study_of(trial: str) -> dict[str, Any] | None:
     return None
 
 
-def _card(shards: str | None, study: dict[str, Any] | None, trial: str) -> DatasetCard:
-    where = shards or (study["dataset"] if study else None)
-    if where is None:
+def _card(where: str, trial: str, *, named: bool) -> DatasetCard:
+    if not where:
         raise ValueError(f"{trial} does not say what it was trained on; name the shard folder with --shards")
     try:
         return read_card(Folder(where))
     except ValueError as error:
-        hint = "" if shards else "; if the shards lie elsewhere now, name them with --shards"
+        hint = "" if named else "; if the shards lie elsewhere now, name them with --shards"
         raise ValueError(f"{error}{hint}") from error

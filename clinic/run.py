@@ -49,7 +49,7 @@ def pack(
         str, typer.Argument(help="A final (of its seeds the best by val Dice), or another trial's folder with weights.")
     ],
     out: Annotated[str, typer.Argument(help="Path or URI of the model folder; its name is the model's.")],
-    shards: Annotated[str | None, typer.Option(help="What it was trained on; default: what its study names.")] = None,
+    shards: Annotated[str | None, typer.Option(help="What it was trained on; default: what it names.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
 ) -> None:
     """Make a model folder that predicts alone."""

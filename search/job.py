@@ -28,6 +28,7 @@ from search.console import LOG, StudyView, log_event, study_log
 from search.engine import Engine, StudyFailedError
 from search.folder import Clock, begun, elapsed_s, in_charge
 from search.journal import About, Journal
+from search.models import write_models
 from search.orders import Orders
 from search.proof.provenance import STUDY, StudyInfo, check_same_data, check_same_settings, describe
 from search.proof.reproduce import reproduce as reproduce_trial
@@ -80,6 +81,7 @@ def run(config: StudyConfig, site: Site, *, resume: bool) -> None:
             check_same_data(before, card)
         info = before or _begin(config, folder, card, slots)
         _search(config, site, folder, info, session=session, resume=before is not None)
+    write_models(folder, card, info.name, tell=print)
     show_tables(folder)
 
 

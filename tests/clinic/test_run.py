@@ -58,7 +58,7 @@ def test_shards_that_the_study_was_not_trained_on_are_refused(tmp_path: Path, ti
     assert "its fingerprint is" in done.output
 
 
-def test_a_trial_of_no_study_needs_its_shards_named(tmp_path: Path, tiny_shards: Path):
+def test_a_trial_that_names_no_shards_needs_them_named(tmp_path: Path, tiny_shards: Path):
     write_trial(tmp_path / "one")
     assert "name the shard folder with --shards" in run("pack", tmp_path / "one", tmp_path / "m").output
     assert run("pack", tmp_path / "one", tmp_path / "m", "--shards", tiny_shards).exit_code == 0
