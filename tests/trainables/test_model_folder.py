@@ -3,8 +3,10 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import safetensors.torch
 import torch
@@ -18,6 +20,8 @@ from trainables.model.info import read_info
 from trainables.net.architecture import Architecture
 from trainables.net.models import build_model
 from trainables.net.vision_ops import smp
+from trainables.record import TrialRecord
+from trainables.score.tables import write_scores
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,44 @@ def test_the_card_has_the_block_that_hugging_face_reads(packed: Path):
     }
     assert "never seen a patient" in text
     assert "not to decide about" in text
+
+
+def test_the_folder_says_how_sure_its_measures_are_and_for_whom(tmp_path: Path):
+    record = write_trial(tmp_path / "t")
+    write_scores_of(record, patients=14)
+    write_model(Folder(tmp_path / "m"), record, card())
+    test = json.loads((tmp_path / "m" / "metrics.json").read_text())["test"]
+    low, high = test["intervals"]["dice"]
+    assert 0 < low < test["measures"]["dice"] < high < 1
+    assert [(row["group"], row["images"]) for row in test["groups"]["view"]] == [("CC", 14), ("MLO", 14)]
+    text = (tmp_path / "m" / "MODEL_CARD.md").read_text()
+    assert "| view | MLO | 14 | 14 |" in text
+    assert f"({low:.3f} to {high:.3f})" in text
+
+
+def test_a_group_that_is_everybody_is_not_told(tmp_path: Path):
+    record = write_trial(tmp_path / "t")
+    write_scores_of(record, patients=2)
+    write_model(Folder(tmp_path / "m"), record, card())
+    test = json.loads((tmp_path / "m" / "metrics.json").read_text())["test"]
+    assert "density" not in test["groups"]
+    assert test["intervals"] == {}, "two patients are too few for an interval"
+
+
+def write_scores_of(record: TrialRecord, *, patients: int) -> None:
+    """`test.parquet` of two views a patient, with a square that is found more or less."""
+    rng = np.random.default_rng(0)
+    masks_NHW = np.zeros((2 * patients, 32, 32), np.uint8)
+    found_NHW = np.zeros(masks_NHW.shape, np.float32)
+    masks_NHW[:, 8:20, 8:20] = 1
+    for number, edge in enumerate(rng.integers(10, 24, len(masks_NHW))):
+        found_NHW[number, 8:edge, 8:20] = 0.9
+    rows = [
+        {"sample_id": f"{n}", "patient_id": f"p{n // 2}", "view": ("CC", "MLO")[n % 2], "density": 2, "kind": "mass"}
+        for n in range(len(masks_NHW))
+    ]
+    samples = SimpleNamespace(images_NHW=np.arange(len(rows)), masks_NHW=masks_NHW, table=pd.DataFrame(rows))
+    write_scores(record.folder, lambda numbers: found_NHW[numbers], samples, split="test", threshold=0.5)
 
 
 def test_a_model_that_was_not_tested_claims_no_test_figure(tmp_path: Path):

@@ -22,6 +22,15 @@ VIEWS = {
     "lesion": "crops around a lesion that is already found",
 }
 MEASURES = {"dice": "Dice", "iou": "IoU"}
+FURTHER = {
+    "dice_pooled": "Dice of all pixels together",
+    "sensitivity": "share of the lesion's pixels that is marked",
+    "hd95_px": "Hausdorff distance, 95th percentile, px of the sample",
+    "hd95_mm": "Hausdorff distance, 95th percentile, mm",
+    "lesions_found": "share of the lesions that is marked",
+    "false_positives": "false marks an image",
+}
+"""Measures of the test images beside `MEASURES`, as the card calls them."""
 PHANTOM_WARNING = "It was trained on phantoms and has never seen a patient: of no use on real mammograms."
 LESION_WARNING = "On a whole film it marks healthy tissue: it must be given the lesion's box."
 
@@ -95,18 +104,51 @@ def _how(info: ModelInfo) -> str:
 
 
 def _how_well(info: ModelInfo, measures: dict[str, dict[str, Any]]) -> str:
-    counts = info.data.samples
+    if not measures:
+        return "## How well\n\nNot measured."
+    counts, intervals = info.data.samples, measures.get("test", {}).get("intervals", {})
     lines = ["## How well", "", "| split | images | Dice | IoU |", "|---|---:|---:|---:|"]
     for split in ("val", "test"):
         if found := measures.get(split):
-            dice, iou = found["dice"], found["iou"]
-            lines.append(f"| {split} | {found.get('images', counts.get(split, ''))} | {dice:.4f} | {iou:.4f} |")
-    if len(lines) == 4:
-        lines = ["## How well", "", "Not measured."]
-    else:
-        lines += ["", f"Hard, at {info.threshold:g}, per image, then averaged, at {info.preprocessing.size_px} px."]
-        lines += ["The epoch was chosen on `val`, which flatters that row; `test` was measured once."]
-    return "\n".join(lines)
+            sure = intervals if split == "test" else {}
+            cells = [_with_interval(found[name], *sure.get(name, (None, None))) for name in MEASURES]
+            lines.append(f"| {split} | {found.get('images', counts.get(split, ''))} | {' | '.join(cells)} |")
+    lines += ["", f"Hard, at {info.threshold:g}, per image, then averaged, at {info.preprocessing.size_px} px."]
+    lines += ["The epoch was chosen on `val`, which flatters that row; `test` was measured once."]
+    if intervals:
+        lines += ["In brackets: the 95 % interval, by patient."]
+    return "\n".join([*lines, *_further(measures.get("test", {})), *_for_whom(measures.get("test", {}))])
+
+
+def _further(test: dict[str, Any]) -> list[str]:
+    """The other measures of the test images, one a line."""
+    intervals = test.get("intervals", {})
+    rows = [(FURTHER[name], name, value) for name, value in test.get("measures", {}).items() if name in FURTHER]
+    if not rows:
+        return []
+    lines = [
+        f"| {title} | {_with_interval(value, *intervals.get(name, (None, None)))} |" for title, name, value in rows
+    ]
+    return ["", "| on `test` | |", "|---|---:|", *lines]
+
+
+def _for_whom(test: dict[str, Any]) -> list[str]:
+    """The mean Dice of each group of test images."""
+    lines = [
+        f"| {name} | {row['group']} | {row['images']} | {row['patients']} | "
+        f"{_with_interval(row['dice'], row['low'], row['high'])} |"
+        for name, rows in test.get("groups", {}).items()
+        for row in rows
+    ]
+    if not lines:
+        return []
+    return ["", "| by | group | images | patients | Dice |", "|---|---|---:|---:|---:|", *lines]
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if low is None or high is None else f"{value:.4f} ({low:.3f} to {high:.3f})"
 
 
 def _uses(info: ModelInfo) -> str:

@@ -2,7 +2,7 @@
 
 <folder>/model.json           what it is (info.py); written last: with it the folder is complete
          weights.safetensors  the best epoch's weights, under the names that segmentation-models-pytorch gives them
-         metrics.json         measures on `val` and `test`
+         metrics.json         measures on `val` and `test` (measures.py)
          MODEL_CARD.md        the same for people, with the block that Hugging Face reads
 """
 
@@ -21,9 +21,10 @@ from data_prep.schema import DatasetCard
 from trainables.config import TrialConfig
 from trainables.model.describe import model_card
 from trainables.model.info import INFO, ModelInfo, Network, Preprocessing, TrainedOn
+from trainables.model.measures import measures_of
 from trainables.net.architecture import Architecture
 from trainables.net.models import Segmenter, build_model, input_normalisation, parameter_count
-from trainables.record import VAL_MEASURES, TrialRecord, best_epoch, now
+from trainables.record import TrialRecord, now
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
@@ -84,17 +85,6 @@ def write_model(
     folder.write_text(MODEL_CARD, model_card(info, measures))
     folder.write_json(INFO, info.model_dump(mode="json"))
     return info
-
-
-def measures_of(record: TrialRecord) -> dict[str, dict[str, Any]]:
-    """`metrics.json`: `val` of the best epoch, and `test` where it was measured."""
-    measures: dict[str, dict[str, Any]] = {}
-    if (best := best_epoch(record.metrics())) is not None:
-        found = {name.removeprefix("val_"): getattr(best, name) for name in VAL_MEASURES}
-        measures["val"] = {"epoch": best.epoch, **found}
-    if test := record.test():
-        measures["test"] = test
-    return measures
 
 
 def read_weights(folder: Folder, info: ModelInfo) -> dict[str, Tensor]:
