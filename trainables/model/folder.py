@@ -24,7 +24,7 @@ from trainables.model.info import INFO, ModelInfo, Network, Preprocessing, Train
 from trainables.model.measures import measures_of
 from trainables.net.architecture import Architecture
 from trainables.net.models import Segmenter, build_model, input_normalisation, parameter_count
-from trainables.record import TrialRecord, now
+from trainables.record import TrialRecord, best_epoch, now
 
 WEIGHTS = "weights.safetensors"
 METRICS = "metrics.json"
