@@ -47,13 +47,14 @@ environment: $(STAMP)
 # Made anew when pyproject.toml or constraints.txt change; the stamp is written last, so a broken install is not one.
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; python='$(PYTHON)'; \
-	for candidate in $${python:-python3 python3.12 python3.11}; do \
-	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
+	for candidate in $${python:-python3 python3.13 python3.12 python3.11}; do \
+	    if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 	    then python="$$candidate"; found=yes; break; fi; \
 	done; \
 	if [ -z "$${found:-}" ]; then \
-	    echo "make: Python 3.11 or 3.12 is needed, and none of $${python:-python3, python3.12, python3.11} is one." \
-	         "Install one, or name it: make PYTHON=/path/of/python3.12" >&2; exit 1; \
+	    echo "make: Python 3.11, 3.12 or 3.13 is needed, and none of" \
+	         "$${python:-python3, python3.13, python3.12, python3.11} is one." \
+	         "Install one, or name it: make PYTHON=/path/of/python3.13" >&2; exit 1; \
 	fi; \
 	echo "environment: $(VENV) with $$("$$python" --version)"; \
 	"$$python" -m venv "$(VENV)" || { \

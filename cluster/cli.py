@@ -7,7 +7,7 @@
 |---|---|---|
 | 0 | done | |
 | 1 | it failed | any other OSError, RuntimeError, MemoryError |
-| 2 | a mistake in what was asked for | ValueError; a file or folder that is not there, or not what it must be |
+| 2 | a mistake in what was asked for | ValueError; a file, folder or package that is not there, or another kind |
 | 130 | interrupted | Ctrl-C |
 
 Any other exception is a bug of ours and keeps its traceback. Imports neither Ray nor torch nor pyarrow.
@@ -59,6 +59,8 @@ EXTRA_OF = {
     "nncf": "openvino",
 }
 """Package -> the extra of pyproject.toml that installs it."""
+OURS = ("cluster", "data_prep", "trainables", "search", "results", "clinic", "mammosearch")
+"""Our own packages."""
 SAME_COMMAND = "the same command goes on where it stopped"
 
 FAILED, ASKED_WRONGLY, INTERRUPTED = 1, 2, 130
@@ -91,6 +93,8 @@ def exits(command: str, *, go_on: str = "") -> Iterator[None]:
             _say(command, f"interrupted; {go_on}" if go_on else "interrupted")
             raise typer.Exit(INTERRUPTED) from error
         except _MISTAKES as error:
+            if isinstance(error, ImportError) and not _is_a_missing_package(error):
+                raise
             _say(command, text_of(error))
             raise typer.Exit(ASKED_WRONGLY) from error
         except (OSError, RuntimeError, MemoryError, EOFError) as error:
@@ -118,6 +122,13 @@ def lists_settings(keys: Callable[[], Iterable[Key]]) -> type[TyperCommand]:
             Console().print(Panel(table, title="Settings: --set KEY=VALUE", title_align="left", border_style="dim"))
 
     return Command
+
+
+def _is_a_missing_package(error: ImportError) -> bool:
+    """Whether something must be installed; a name that one of our own modules lacks is a bug."""
+    if error.name is None:
+        return True
+    return isinstance(error, ModuleNotFoundError) and error.name.split(".")[0] not in OURS
 
 
 def text_of(error: BaseException) -> str:

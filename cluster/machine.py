@@ -1,4 +1,4 @@
-"""What Ray needs of a machine and tells badly where it is missing; checked before Ray is started or joined."""
+"""The machine: its cores, and what Ray needs of it and tells badly where it is missing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ FEWEST_FILES, ENOUGH_FILES = 256, 4096
 LONGEST_TEMP = 40
 """Characters of the folder of Ray's sessions. The system takes 107 for a socket, of which Ray's names need some 65."""
 ANSWER_S = 5.0
+
+
+def machine_cpus() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def check_machine() -> None:

@@ -51,8 +51,9 @@ for _name, _value in ENVIRONMENT.items():
 
 import ray  # noqa: E402
 
-from cluster.machine import check_address, check_machine, session_folder  # noqa: E402
+from cluster.machine import check_address, check_machine, machine_cpus, session_folder  # noqa: E402
 from cluster.ray_token import private_token  # noqa: E402
+from cluster.slots import slot_resource  # noqa: E402
 
 PACKAGES = ("cluster", "data_prep", "trainables", "search", "results", "clinic")
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,11 +69,6 @@ class Session:
     gpus: float
     resources: Mapping[str, float]
     """All resources of the cluster at the time of connecting."""
-
-
-def slot_resource(pool: str) -> str:
-    """The custom resource of which a trial of `pool` takes one (declared on the head only)."""
-    return f"slot_{pool}"
 
 
 @contextmanager
@@ -102,6 +98,8 @@ def connect(
     if ray.is_initialized():  # a caller further up owns the connection
         yield _session(local=False)
         return
+    if JOINS_CLUSTER:
+        check_address(os.environ["RAY_ADDRESS"])
     with private_token(joins=JOINS_CLUSTER):
         if JOINS_CLUSTER:
             _join()
@@ -116,7 +114,6 @@ def connect(
 
 def _join() -> None:
     """Join the cluster of `RAY_ADDRESS`."""
-    check_address(os.environ["RAY_ADDRESS"])
     ray.init(
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -151,11 +148,6 @@ def _start(cpus: int, resources: Mapping[str, float], object_store_gb: float, *,
         raise RuntimeError(
             f"Ray did not start: {' '.join(str(error).split())} If this machine is very busy, try again later"
         ) from error
-
-
-def machine_cpus() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def _session(*, local: bool) -> Session:

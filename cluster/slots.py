@@ -6,6 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from cluster.pools import Pool
 
+TOKEN = "slot_"
+"""A resource of a cluster's head that begins so counts the slots of the pool that follows."""
+
+
+def slot_resource(pool: str) -> str:
+    """The custom resource of which a trial of `pool` takes one (declared on the head only)."""
+    return TOKEN + pool
+
 
 class UnplaceableError(ValueError):
     """A pool of which not one slot fits; the message names what it needs and what there is."""
@@ -41,10 +49,10 @@ def slots_of_cluster(pools: Sequence[Pool], resources: Mapping[str, float]) -> d
     Raises:
         UnplaceableError: a pool has none.
     """
-    slots = {pool.name: int(resources.get(f"slot_{pool.name}", 0)) for pool in pools}
+    slots = {pool.name: int(resources.get(slot_resource(pool.name), 0)) for pool in pools}
     slots = {p.name: min(slots[p.name], p.max_slots) if p.max_slots else slots[p.name] for p in pools}
     if missing := [pool for pool in pools if not slots[pool.name]]:
-        declared = sorted(name for name in resources if name.startswith("slot_")) or ["none"]
+        declared = sorted(name for name in resources if name.startswith(TOKEN)) or ["none"]
         raise UnplaceableError(_why(missing, pools, f"the cluster's head declares {', '.join(declared)}"))
     return slots
 

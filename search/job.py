@@ -22,8 +22,9 @@ from data_prep.look.progress import console_progress
 from data_prep.schema import BuildSettings, DatasetCard
 from data_prep.shards import open_shards
 from search import warm
-from search.bill.dry_run import check_models, print_dry_run
+from search.bill.dry_run import check_beforehand
 from search.bill.placement import choose_pool
+from search.bill.show import print_dry_run
 from search.console import LOG, StudyView, log_event, study_log
 from search.engine import Engine, StudyFailedError
 from search.folder import Clock, begun, elapsed_s, in_charge
@@ -152,11 +153,9 @@ def show_tables(folder: Folder) -> None:
 
 
 def _check(config: StudyConfig) -> None:
-    """Refuse what cannot be built or taken over, before anything starts."""
-    build = config.data.build
-    size_px = build.size_px if build is not None else open_shards(config.data.folder).card.settings.size_px
-    if found := [*check_models(config, size_px), *warm.problems(config, None)]:
-        raise config.error(found)
+    """Refuse what a dry run refuses, before anything is written."""
+    if problems := check_beforehand(config).problems:
+        raise config.error(problems)
 
 
 def _begin(config: StudyConfig, folder: Folder, card: DatasetCard, slots: Mapping[str, int]) -> StudyInfo:

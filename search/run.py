@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").split("\n\n")[0])
 
 
+DEFAULT = Path("nas.yaml")
+
+
 @app.command()
 def main(
-    space: Annotated[Path, typer.Option(help="The study's settings (docs/nas_yaml.md).")] = Path("nas.yaml"),
+    space: Annotated[Path, typer.Option(help="The study's settings (docs/nas_yaml.md).")] = DEFAULT,
     out: Annotated[str | None, typer.Option(help="The study's folder; default: what the settings say.")] = None,
     here: Annotated[
         bool, typer.Option("--here", help="Run it in this process, one trial at a time, without Ray.")
@@ -44,11 +47,15 @@ def main(
 ) -> None:
     """Search a space of trials, then train the winners in full."""
     from search.settings.config import load_study_config
-    from search.settings.outside import outside
+    from search.settings.outside import encoders, outside
 
     again = shlex.join(study_command(str(space), out=out, max_usd=max_usd, resume=True))
     with exits("search", go_on=f"go on with: {again}"):
-        config = load_study_config(space, out=out, max_usd=max_usd, also=outside)
+        if space == DEFAULT and not space.exists():
+            raise ValueError(
+                f"there is no {space} here; name the study's settings by --space, or write it: mammosearch init"
+            )
+        config = load_study_config(space, out=out, max_usd=max_usd, also=encoders if dry_run else outside)
         from search import job  # torch, Ray and Optuna: only once it is clear that there is something to do
 
         fine = True

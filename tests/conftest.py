@@ -1,7 +1,9 @@
-"""What the tests that train share: a few phantoms, built once; and one Ray for all tests that need no more than one."""
+"""What the tests that train share: phantoms built once, one Ray for all that need no more than one, and Ray's token."""
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +33,18 @@ def ray_here() -> Iterator[None]:
     from cluster.session import connect
 
     with connect(cpus=2, slots={"cpu": 1, "cpu2": 1}):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _token_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray's servers and drivers in the tests share a private token, and no file of the user's home is made or read."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not os.environ.get("RAY_AUTH_TOKEN") and not os.environ.get("RAY_AUTH_TOKEN_PATH"):
+            file = tmp_path_factory.mktemp("ray") / "auth_token"
+            file.touch(0o600)
+            file.write_text(secrets.token_hex(32))
+            patch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
         yield
 
 

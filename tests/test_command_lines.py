@@ -269,7 +269,7 @@ def test_a_path_that_is_none_is_named(line: str, here: Path) -> None:
 
 
 def test_a_missing_settings_file_is_named_with_the_next_step(here: Path) -> None:
-    assert "there is no file nas.yaml" in ends_well(["search"], here)
+    assert "there is no nas.yaml here" in (said := ends_well(["search"], here)) and "mammosearch init" in said
     assert "name the settings file" in ends_well(["search", "--space", "x.yaml"], here)
 
 

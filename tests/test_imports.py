@@ -1,9 +1,13 @@
 """The import contracts of pyproject.toml, and what must stay light."""
 
+import os
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+
+import pytest
 
 from tests.file_tree import ROOT, comment
 
@@ -37,6 +41,28 @@ def test_readers_of_mammosearch_load_neither_torch_nor_ray() -> None:
 def test_no_command_loads_torch_or_ray_to_show_its_help() -> None:
     assert COMMANDS
     assert loaded_by("import " + ", ".join(COMMANDS)) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_folder_of_a_packages_name_beside_a_notebook_hides_it_not(package: str, tmp_path: Path) -> None:
+    """pyproject's `package-dir` makes an editable install a plain path file; a finder would come last."""
+    (tmp_path / package).mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    code = f"import {package}; print({package}.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    if done.stdout.strip() == "None" and not is_installed():
+        pytest.skip("the project is not installed in this environment")
+    assert done.stdout.strip().endswith(f"{package}/__init__.py")
+
+
+def is_installed() -> bool:
+    try:
+        distribution("mammosearch")
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def test_a_module_that_imports_ray_is_marked() -> None:

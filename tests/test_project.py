@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -78,13 +79,14 @@ def make(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def fake_python(clone: Path, name: str) -> None:
-    """A Python that is 3.11 or 3.12: it makes environments by copying itself, and notes what it was asked."""
+    """A Python of a version that fits: it makes environments by copying itself, and notes what it was asked."""
     body = f'echo "{name} $*" >> {clone}/asked\nif [ "$2" = venv ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi'
     script(clone / "bin" / name, body)
 
 
 def test_a_python_that_does_not_run_or_is_another_version_is_passed_over(clone: Path) -> None:
     script(clone / "bin" / "python3", "exit 1")
+    script(clone / "bin" / "python3.13", "exit 1")
     script(clone / "bin" / "python3.12", "exit 127")
     fake_python(clone, "python3.11")
     done = make(clone, "environment")
@@ -99,7 +101,7 @@ def test_without_a_python_that_fits_make_says_what_to_install(clone: Path) -> No
     script(clone / "bin" / "python3", "exit 1")
     done = make(clone, "environment")
     assert done.returncode == 2
-    assert "Python 3.11 or 3.12 is needed" in done.stderr
+    assert "Python 3.11, 3.12 or 3.13 is needed" in done.stderr
     assert not (clone / ".venv").exists()
 
 
@@ -154,3 +156,37 @@ def test_ci_is_a_script_that_bash_understands_and_calls_the_same_targets() -> No
 def test_the_changelog_has_a_place_for_what_is_not_released() -> None:
     text = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in text or f"## [{PROJECT['version']}]" in text
+
+
+@pytest.mark.parametrize(("version", "fits"), [((3, 10), 1), ((3, 11), 0), ((3, 12), 0), ((3, 13), 0), ((3, 14), 1)])
+def test_make_takes_the_versions_that_are_promised(version: tuple[int, int], fits: int) -> None:
+    line = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "sys.version_info" in line)
+    code = line.split("-c '")[1].split("'")[0].replace("sys.version_info[:2]", repr(version))
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == fits
+    listed = f"Programming Language :: Python :: {version[0]}.{version[1]}" in PROJECT["classifiers"]
+    assert listed == (fits == 0)
+
+
+def test_the_documents_say_how_to_enter_the_environment_and_where_it_runs() -> None:
+    text = (ROOT / "README.md").read_text()
+    first = text.index("python -m data_prep.run")
+    assert ". .venv/bin/activate" in text[:first], "the first command fails without it"
+    assert "Windows" in text[:first]
+    for minor in (11, 12, 13):
+        assert f"3.{minor}" in text[:first]
+
+
+def test_every_extra_is_used() -> None:
+    """An extra brings what some module imports, or a command that a document names."""
+    text = "\n".join(file.read_text() for file in ROOT.rglob("*.py") if ".venv" not in file.parts)
+    text += "\n".join(file.read_text() for file in (ROOT / "docs").glob("*.md"))
+    plugins = {"pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls"}  # found by pydicom
+    names = {"segmentation-models-pytorch": "segmentation_models_pytorch", "mlflow-skinny": "mlflow"}
+    for extra, requirements in PROJECT["optional-dependencies"].items():
+        if extra == "dev":
+            continue
+        for wanted in requirements:
+            name = Requirement(wanted).name
+            if name not in plugins and name != "mammosearch":
+                module = names.get(name, name.replace("-", "_"))
+                assert re.search(rf"\b({re.escape(module)}|{re.escape(name)})\b", text), f"{extra}: nothing uses {name}"

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.session import slot_resource
+from cluster.session import PACKAGES
 
 import ray.autoscaler
 from ray.autoscaler._private.util import prepare_config, validate_config
@@ -27,12 +27,15 @@ from ray.util import accelerators as ray_accelerators
 
 from cluster.check import schema
 from cluster.check.machines import ACCELERATOR, Machines, describe, of_ray, of_rayjob
+from cluster.launch import REMOTE
 from cluster.pools import SHIPPED, Pool, parse_pools
-from cluster.settings.problems import Problem, not_one_of
+from cluster.settings.problems import KeyPath, Problem, not_one_of
 from cluster.settings.source import Source, read_settings, read_text
-from cluster.settings.yaml_lines import KeyPath
+from cluster.slots import slot_resource
 
 AUTH = "RAY_AUTH_MODE=token"
+NEEDED = (*PACKAGES, "mammosearch", "pyproject.toml", "setup.py", "constraints.txt", "README.md", "LICENSE")
+"""What a node must have of the repository to install it."""
 ACCELERATORS = {value for name, value in vars(ray_accelerators).items() if name.isupper() and isinstance(value, str)}
 """Ray's names of accelerators."""
 
@@ -253,6 +256,10 @@ def _safety(config: Mapping[str, Any]) -> Iterator[Problem]:
     mounts = config.get("file_mounts", {})
     if not any(str(target).endswith(".ray/auth_token") for target in mounts):
         yield Problem(("file_mounts",), "the nodes get no token", "~/.ray/auth_token: ~/.ray/auth_token")
+    lacking = [name for name in NEEDED if f"{REMOTE}/{name}" not in mounts]
+    if lacking and f"{REMOTE}/cluster" in mounts:  # it is our code that is mounted, and not all of it
+        text = f"the nodes get no {', '.join(lacking)}"
+        yield Problem(("file_mounts",), text, "; ".join(f"{REMOTE}/{name}: {name}" for name in lacking))
 
 
 def _rayjob_safety(job: Mapping[str, Any]) -> Iterator[Problem]:

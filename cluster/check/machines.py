@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.pools import Pool
-from cluster.settings.yaml_lines import KeyPath
+from cluster.settings.problems import KeyPath
+from cluster.slots import TOKEN
 
-TOKEN = "slot_"
-"""A head's resource that begins so counts the slots of the pool that follows (`cluster.session.slot_resource`)."""
 ACCELERATOR = "accelerator_type:"
 """Ray's resource of a node that has the accelerator that follows."""
 

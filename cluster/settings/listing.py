@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cluster.settings.validate import settings_class_in
+from cluster.settings.problems import KeyPath
 
 _BOUNDS = {"Ge": "at least", "Gt": "above", "Le": "at most", "Lt": "below", "MultipleOf": "a multiple of"}
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "`true`, `false`", type(None): "null", Any: "any"}
@@ -50,6 +50,21 @@ def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[Key]:
             yield from leaves(key.model, f"{key.path}.")
         else:
             yield key
+
+
+def settings_class_in(annotation: Any) -> type[BaseModel] | None:
+    """The settings class in an annotation such as `list[Pool] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := settings_class_in(part))), None)
+
+
+def keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """The keys that the mapping at a path may have."""
+    for step in path:
+        if step in model.model_fields:
+            model = settings_class_in(model.model_fields[str(step)].annotation) or model
+    return list(model.model_fields)
 
 
 def first_line(model: type[BaseModel]) -> str:

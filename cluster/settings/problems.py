@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from cluster.settings.yaml_lines import KeyPath
-
+KeyPath = tuple[str | int, ...]
+"""The way to a value: keys and list positions from the top of the file."""
 UNKNOWN_KEY = "unknown key"
 LISTED_BESIDE, LISTED = 12, 40
 """The allowed words are listed beside the one that was probably meant if they are no more than the first; where none is

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.settings.problems import UNKNOWN_KEY, Problem
-from cluster.settings.yaml_lines import KeyPath, parse
+from cluster.settings.problems import UNKNOWN_KEY, KeyPath, Problem
+from cluster.settings.yaml_lines import parse
 
 NOTHING = object()
 """Stands for "no value to show"."""
@@ -108,7 +108,7 @@ class Source:
         shown = "" if hidden else f" (got {_short(got)})"
         meant = f"; did you mean {problem.meant}?" if problem.meant else ""
         allowed = f"{'' if meant else ';'} allowed: {problem.allowed}" if problem.allowed else ""
-        return f"{where}  {key}: {_cut(problem.message, 300)}{shown}{meant}{_cut(allowed, 800)}".replace("\n", "\\n")
+        return f"{where}  {key}: {_cut(problem.message, 600)}{shown}{meant}{_cut(allowed, 800)}".replace("\n", "\\n")
 
 
 def read_settings(file: Path | None, *, words: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Source:

@@ -13,13 +13,13 @@ import copy
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar, get_args
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from cluster.settings.problems import UNKNOWN_KEY, Problem, from_pydantic, not_one_of, together
+from cluster.settings.listing import keys_at
+from cluster.settings.problems import UNKNOWN_KEY, KeyPath, Problem, from_pydantic, not_one_of, together
 from cluster.settings.source import NOTHING, Source, value_at
-from cluster.settings.yaml_lines import KeyPath
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -53,21 +53,6 @@ def validate(model: type[M], source: Source, *, also: Callable[[M], Iterable[Pro
         raise source.error(problems)
     assert checked is not None
     return checked
-
-
-def settings_class_in(annotation: Any) -> type[BaseModel] | None:
-    """The settings class in an annotation such as `list[Pool] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for part in get_args(annotation) if (found := settings_class_in(part))), None)
-
-
-def keys_at(model: type[BaseModel], path: KeyPath) -> list[str]:
-    """The keys that the mapping at a path may have."""
-    for step in path:
-        if step in model.model_fields:
-            model = settings_class_in(model.model_fields[str(step)].annotation) or model
-    return list(model.model_fields)
 
 
 def _checked(model: type[M], source: Source) -> tuple[M | None, list[Problem]]:

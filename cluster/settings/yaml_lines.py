@@ -17,8 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
-KeyPath = tuple[str | int, ...]
-"""The way to a value: keys and list positions from the top of the file."""
+from cluster.settings.problems import KeyPath
 
 MAX_CHARACTERS = 100_000
 MAX_VALUES = 5_000

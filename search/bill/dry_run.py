@@ -1,8 +1,6 @@
 """A study that is not run: every model of its space built at its real size, and the bill.
 
-    print_dry_run(load_study_config("nas.yaml"), rich.console.Console())
-
-The tables come first, and then every mistake, so that a bill can be had for data that are not on this machine.
+    report = dry_run(load_study_config("nas.yaml"))     # search.bill.show prints it
 
 Needs no GPU, no Ray and no samples: models are built on torch's meta device, memory and operations are predicted
 (`search.bill.memory`), and where the shards are not there yet their number is estimated from what would be built.
@@ -15,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import torch
 
+from cluster.machine import machine_cpus
 from cluster.settings.problems import Problem
+from cluster.slots import UnplaceableError, slots_on_machine
 from cluster.storage import Folder
 from data_prep.schema import BuildSettings, DatasetCard
 from data_prep.shards import CARD, read_card
@@ -30,6 +29,7 @@ from search.bill.shapes import networks, shapes
 from search.final import epochs_of_final
 from search.settings import checks
 from search.settings.config import StudyConfig
+from search.settings.outside import folders
 from search.settings.space import AXES
 from trainables.config import TrialConfig
 from trainables.net.architecture import Architecture
@@ -61,7 +61,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BillRow:
     """One model on one pool."""
 
     encoder: str
@@ -87,6 +87,9 @@ class Part:
     epochs: float
     """Expected epochs of all of them, after pruning."""
     slot_h: float | None
+    """Hours of slots; None where an epoch's time is not known."""
+    wall_h: float | None
+    """Hours by the clock; None where that or the number of slots is not known."""
     usd: float | None
 
 
@@ -99,8 +102,10 @@ class DryRun:
     data: Data
     size: int | None
     """Different trials in the space; None: endless."""
+    slots: int | None
+    """Trials at a time; None where that depends on a cluster."""
     rungs: tuple[int, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[BillRow, ...]
     parts: tuple[Part, ...]
     notes: tuple[str, ...]
     problems: tuple[Problem, ...]
@@ -112,35 +117,43 @@ class DryRun:
         return sum(part.usd or 0.0 for part in self.parts)
 
 
-def print_dry_run(config: StudyConfig, console: Console) -> None:
-    """Print what a study would do and cost.
+@dataclass(frozen=True)
+class Checked:
+    """What was found before anything was written."""
 
-    Raises:
-        SettingsError: after the tables, with every mistake that was found, with file, line and key.
-    """
-    report = dry_run(config)
-    show(report, console)
-    if report.problems:
-        raise config.error(list(report.problems))
+    data: Data
+    fits: tuple[tuple[TrialConfig, Fit], ...]
+    """Every combination of settings that matters for its pool, on that pool."""
+    problems: tuple[Problem, ...]
 
 
-def dry_run(config: StudyConfig) -> DryRun:
-    """Check everything that can be checked without training, and estimate. Mistakes are in `problems`."""
+def check_beforehand(config: StudyConfig) -> Checked:
+    """Check everything that can be checked without training: what a dry run and a study do before anything else."""
     data, problems = check_data(config)
     wrong_models = check_models(config, data.size_px)
     broken = any(problem.path[1:2] != ("encoder_weights",) for problem in wrong_models)
     fits, unplaceable = ([], []) if broken else place_all(config, data.size_px)
-    rows = _rows(fits, data)
+    missing = list(folders(config))
+    further = [*problems, *warm.problems(config, data.fingerprint), *wrong_models, *unplaceable]
+    told = {problem.path for problem in missing}
+    return Checked(data, tuple(fits), (*missing, *(p for p in further if p.path not in told)))
+
+
+def dry_run(config: StudyConfig) -> DryRun:
+    """Check, and estimate. Mistakes are in `problems`."""
+    checked = check_beforehand(config)
+    rows, slots = _rows(checked.fits, checked.data), slots_here(config)
     return DryRun(
         name=config.name,
         out=config.out,
-        data=data,
+        data=checked.data,
         size=config.search_space.size(),
+        slots=slots,
         rungs=config.pruner.rungs(config.budget.epochs),
         rows=tuple(rows),
-        parts=tuple(_bill(config, rows)),
-        notes=tuple(_notes(config, data)),
-        problems=(*problems, *wrong_models, *unplaceable, *warm.problems(config, data.fingerprint)),
+        parts=tuple(_bill(config, rows, slots)),
+        notes=tuple(_notes(config, checked.data)),
+        problems=checked.problems,
     )
 
 
@@ -160,6 +173,16 @@ def check_data(config: StudyConfig) -> tuple[Data, list[Problem]]:
     if settings.source != "phantom" and settings.root is not None and not Folder(settings.root).exists():
         return data, [Problem(("data", "build", "root"), "there is no such folder", "the folder of the source's files")]
     return data, []
+
+
+def slots_here(config: StudyConfig) -> int | None:
+    """Trials at a time: of this machine, or where its hardware is not that of the pools, what they allow at most."""
+    try:
+        here = slots_on_machine(config.pools, cpus=machine_cpus(), gpus=torch.cuda.device_count())
+    except UnplaceableError:
+        most = [pool.max_slots for pool in config.pools]
+        return None if None in most else sum(count or 0 for count in most)
+    return sum(here.values())
 
 
 def check_models(config: StudyConfig, size_px: int) -> list[Problem]:
@@ -200,23 +223,6 @@ def place_all(config: StudyConfig, size_px: int) -> tuple[list[tuple[TrialConfig
                 text = f"{trial.encoder}, batch {trial.batch_size}: {on_final.obstacle}"
                 problems.append(Problem(("final", "pool"), text, "a pool that every winner fits"))
     return fits, problems
-
-
-def show(report: DryRun, console: Console) -> None:
-    """Print the report as tables."""
-    data = report.data
-    samples = "number unknown until built"
-    if data.samples is not None:
-        samples = ", ".join(f"{count} {split}" for split, count in data.samples.items())
-    state = "" if data.built else " (to be built; numbers are estimates)"
-    console.print(f"[bold]{report.name}[/bold] -> {report.out}")
-    console.print(f"data: {data.folder}, {data.field_of_view} view, {data.size_px} px: {samples}{state}")
-    console.print(f"space: {'endless' if report.size is None else f'{report.size} different trials'}", end="; ")
-    console.print(f"compared after epochs {', '.join(map(str, report.rungs))}" if report.rungs else "no pruning")
-    console.print(_models_table(report.rows))
-    console.print(_bill_table(report))
-    for note in report.notes:
-        console.print(note)
 
 
 def _data(config: StudyConfig, settings: BuildSettings, *, samples: dict[str, int] | None, built: bool) -> Data:
@@ -264,7 +270,7 @@ def _values(config: StudyConfig, name: str) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def _rows(fits: Sequence[tuple[TrialConfig, Fit]], data: Data) -> list[Row]:
+def _rows(fits: Sequence[tuple[TrialConfig, Fit]], data: Data) -> list[BillRow]:
     """One row a model and pool, its batch sizes together; the largest need of each batch size."""
     groups: dict[tuple[str, str, str], list[tuple[TrialConfig, Fit]]] = {}
     for trial, fit in fits:
@@ -272,11 +278,11 @@ def _rows(fits: Sequence[tuple[TrialConfig, Fit]], data: Data) -> list[Row]:
     return [_row(group, data) for group in groups.values()]
 
 
-def _row(group: Sequence[tuple[TrialConfig, Fit]], data: Data) -> Row:
+def _row(group: Sequence[tuple[TrialConfig, Fit]], data: Data) -> BillRow:
     trial, fit = group[0]
     batches = sorted({t.batch_size for t, _ in group})
     epoch_s = _epoch_s(trial, fit, data)
-    return Row(
+    return BillRow(
         encoder=trial.encoder,
         decoder=trial.decoder,
         parameters=parameters(Architecture.of(trial, data.size_px)),
@@ -301,19 +307,19 @@ def _epoch_s(trial: TrialConfig, fit: Fit, data: Data) -> float | None:
     return fit.image_s * (train + measured * forward / both)
 
 
-def _bill(config: StudyConfig, rows: Sequence[Row]) -> Iterator[Part]:
+def _bill(config: StudyConfig, rows: Sequence[BillRow], slots: int | None) -> Iterator[Part]:
     """Baselines train in full; searched trials on average, as pruning lets one in `reduction_factor` pass a rung."""
     baselines = len(config.baseline_encoders)
     size = config.search_space.size()
     searched = min(config.budget.trials, size if size is not None else math.inf) - baselines
     per_trial = expected_epochs(config)
-    yield _part("baselines", baselines, baselines * config.budget.epochs, rows)
-    yield _part("search", max(0, int(searched)), max(0, searched) * per_trial, rows)
+    yield _part("baselines", baselines, baselines * config.budget.epochs, rows, slots)
+    yield _part("search", max(0, int(searched)), max(0, searched) * per_trial, rows, slots)
     winners = config.final.top
     if config.final.distinct_encoders:
         winners = min(winners, len(config.search_space.encoders()))
     finals = winners * config.final.seeds
-    yield _part("finals", finals, finals * epochs_of_final(config), rows)
+    yield _part("finals", finals, finals * epochs_of_final(config), rows, slots)
 
 
 def expected_epochs(config: StudyConfig) -> float:
@@ -323,14 +329,18 @@ def expected_epochs(config: StudyConfig) -> float:
     return sum((b - a) / config.pruner.reduction_factor**k for k, (a, b) in enumerate(zip(starts, stops, strict=True)))
 
 
-def _part(name: str, trials: int, epochs: float, rows: Sequence[Row]) -> Part:
+def _part(name: str, trials: int, epochs: float, rows: Sequence[BillRow], slots: int | None) -> Part:
     """A line of the bill at the average of the rows."""
     known = [row for row in rows if row.epoch_s is not None]
     if not known or len(known) < len(rows):
-        return Part(name=name, trials=trials, epochs=epochs, slot_h=None, usd=None)
+        return Part(name=name, trials=trials, epochs=epochs, slot_h=None, wall_h=None, usd=None)
     mean_s = sum(row.epoch_s or 0.0 for row in known) / len(known)
     mean_usd = sum(row.epoch_usd for row in known) / len(known)
-    return Part(name=name, trials=trials, epochs=epochs, slot_h=epochs * mean_s / 3600, usd=epochs * mean_usd)
+    slot_h = epochs * mean_s / 3600
+    at_a_time = min(slots, trials) if slots else None
+    rounds = math.ceil(trials / at_a_time) / trials if at_a_time else None  # of trials that all take as long
+    wall_h = None if rounds is None else slot_h * rounds
+    return Part(name=name, trials=trials, epochs=epochs, slot_h=slot_h, wall_h=wall_h, usd=epochs * mean_usd)
 
 
 def _notes(config: StudyConfig, data: Data) -> Iterator[str]:
@@ -353,41 +363,3 @@ def _notes(config: StudyConfig, data: Data) -> Iterator[str]:
         yield f"each final goes on from its trial of the search: {new}"
     if data.samples is None:
         yield "hours and dollars are unknown: the number of samples is not known before the build"
-
-
-def _models_table(rows: Sequence[Row]) -> Table:
-    table = Table(title="models at their real size", title_justify="left")
-    for name in ("encoder", "decoder", "parameters", "pool", "batch", "memory GB", "of GB", "s/epoch", "$/epoch"):
-        table.add_column(name, justify="left" if name in ("encoder", "decoder", "pool") else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.encoder,
-            row.decoder,
-            f"{row.parameters:,}",
-            row.pool,
-            _span([str(b) for b in row.batch_sizes]),
-            _span([f"{need:.2f}" for need in row.need_gb]),
-            "-" if row.limit_gb is None else f"{row.limit_gb:.1f}",
-            "?" if row.epoch_s is None else f"{row.epoch_s:.1f}",
-            f"{row.epoch_usd:.4f}",
-        )
-    return table
-
-
-def _bill_table(report: DryRun) -> Table:
-    table = Table(title="the bill, predicted", title_justify="left")
-    for name in ("", "trials", "epochs", "slot hours", "dollars"):
-        table.add_column(name, justify="right" if name else "left")
-    for part in report.parts:
-        hours = "?" if part.slot_h is None else f"{part.slot_h:.2f}"
-        dollars = "?" if part.usd is None else f"{part.usd:.2f}"
-        table.add_row(part.name, str(part.trials), f"{part.epochs:.0f}", hours, dollars)
-    known = all(part.slot_h is not None for part in report.parts)
-    total_h = f"{sum(part.slot_h or 0.0 for part in report.parts):.2f}" if known else "?"
-    total_trials, total_epochs = sum(p.trials for p in report.parts), sum(p.epochs for p in report.parts)
-    table.add_row("all", str(total_trials), f"{total_epochs:.0f}", total_h, f"{report.usd:.2f}" if known else "?")
-    return table
-
-
-def _span(values: Sequence[str]) -> str:
-    return values[0] if len(values) == 1 else f"{values[0]} - {values[-1]}"

@@ -14,14 +14,24 @@ from cluster.settings.problems import Problem
 from search.settings.config import StudyConfig
 from trainables.net.known import encoder_problems
 
-STUDY_FILES = ("study.json", "study.journal")
+STUDY_FILES = ("study.json",)
 """What a folder with a study holds."""
 
 
 def outside(config: StudyConfig) -> Iterator[Problem]:
     """What is named and is not there."""
+    yield from encoders(config)
+    yield from folders(config)
+
+
+def encoders(config: StudyConfig) -> Iterator[Problem]:
+    """Encoders that no library has, as far as that is known without importing them."""
     for path, encoder in _values(config, "encoder"):
         yield from encoder_problems(encoder, path)
+
+
+def folders(config: StudyConfig) -> Iterator[Problem]:
+    """Files and folders that are not there. A dry run tells them after its tables: a bill needs no data."""
     for path, weights in _values(config, "encoder_weights"):
         if isinstance(weights, str) and "/" in weights and not _is_there(weights):
             yield Problem(path, "there is no such file", "a file of weights, imagenet, or null")

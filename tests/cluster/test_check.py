@@ -80,6 +80,7 @@ MISTAKES = [
     ("gcp.yaml", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "listens to 0.0.0.0"),
     ("gcp.yaml", "  ~/.ray/auth_token: ~/.ray/auth_token", "", "the nodes get no token"),
     ("gcp.yaml", "  project_id: YOUR-PROJECT", "  project_id: YOUR-PROJECT\n  password: hunter2hunter2", "a secret"),
+    ("gcp.yaml", "  ~/mammosearch/clinic: clinic\n", "", "the nodes get no clinic"),
     (
         "aws.yaml",
         "      InstanceMarketOptions: { MarketType: spot }",
@@ -109,6 +110,7 @@ SECTION = {
     "listens to 0.0.0.0": "head_start_ray_commands:",
     "at most 2": "head_start_ray_commands:",
     "the nodes get no token": "file_mounts:",
+    "the nodes get no clinic": "file_mounts:",
     "did you": "InstanceMarketOption:",
     "take 16 T4 together": "resources:",
     "head_ip is missing": "provider:",

@@ -45,6 +45,11 @@ def ended(error: BaseException | None, go_on: str = "") -> Result:
         (IsADirectoryError(errno.EISDIR, "Is a directory", "runs"), 2, "work: runs: Is a directory\n"),
         (FileExistsError(errno.EEXIST, "File exists", "a", None, "b"), 2, "work: a: b: File exists\n"),
         (ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib"), 2, "matplotlib"),
+        (
+            ImportError("figures need matplotlib: pip install 'mammosearch[figures]'"),
+            2,
+            "work: figures need matplotlib",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "x"), 1, "work: x: Permission denied\n"),
         (OSError("a store that does not answer"), 1, "work: a store that does not answer\n"),
         (RuntimeError("training failed"), 1, "work: training failed\n"),
@@ -62,8 +67,17 @@ def test_what_a_command_raises_decides_how_it_ends(error: BaseException | None, 
     assert "Traceback" not in result.output
 
 
-def test_a_bug_keeps_its_traceback() -> None:
-    assert isinstance(ended(KeyError("x")).exception, KeyError)
+@pytest.mark.parametrize(
+    "bug",
+    [
+        KeyError("x"),
+        TypeError("x"),
+        ModuleNotFoundError("No module named 'search.gone'", name="search.gone"),
+        ImportError("cannot import name 'gone' from 'search.job'", name="search.job"),
+    ],
+)
+def test_a_bug_keeps_its_traceback(bug: Exception) -> None:
+    assert ended(bug).exception is bug
 
 
 def test_ctrl_c_and_a_full_disk_say_how_to_go_on() -> None:
