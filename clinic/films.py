@@ -141,7 +141,7 @@ def _safe(relative: str) -> str:
     stem = (
         last.rpartition(".")[0] if last.lower().endswith((".dcm", ".png", ".jpg", ".jpeg", ".tif", ".tiff")) else last
     )
-    parts = [UNSAFE.sub("_", part).strip(".") for part in (*above, stem)]
+    parts = [UNSAFE.sub("_", part).strip(".").lstrip("-") for part in (*above, stem)]
     return "/".join(part[:LONGEST_NAME] or "_" for part in parts if part != "." or not above)
 
 

@@ -1,4 +1,4 @@
-"""The finals as model folders, `<study>/models/<final>/`: what a trained network needs to be used without its study."""
+"""The finals as model folders, `<study>/models/<final>-<seed>/`: what a network needs to be used without its study."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from cluster.storage import Folder
 from data_prep.schema import DatasetCard
 from trainables.model.folder import WEIGHTS, write_model
 from trainables.model.info import INFO
-from trainables.record import TrialRecord
+from trainables.record import TrialRecord, final_paths
 
-MODELS, FINALS = "models", "final"
+MODELS = "models"
 
 
 def write_models(study: Folder, card: DatasetCard, name: str, *, tell: Callable[[str], None]) -> None:
@@ -33,12 +33,8 @@ def write_models(study: Folder, card: DatasetCard, name: str, *, tell: Callable[
 
 
 def finals_of(study: Folder) -> Iterator[tuple[str, Folder]]:
-    """(name, folder) of each final that keeps weights: `final/<name>`, or `final/<name>/<seed>` as `<name>-<seed>`."""
-    for name in (study / FINALS).names():
-        folder = study / FINALS / name
+    """(name, folder) of each final that keeps weights: `final/<name>/<seed>` as `<name>-<seed>`."""
+    for path in final_paths(study):
+        folder = study / path
         if folder.exists(WEIGHTS):
-            yield name, folder
-            continue
-        for seed in folder.names():
-            if (folder / seed).exists(WEIGHTS):
-                yield f"{name}-{seed}", folder / seed
+            yield "-".join(path.split("/")[1:]), folder
