@@ -49,7 +49,7 @@ def main(
     from search.settings.config import load_study_config
     from search.settings.outside import encoders, outside
 
-    again = shlex.join(study_command(str(space), out=out, max_usd=max_usd, resume=True))
+    again = shlex.join([*study_command(str(space), out=out, max_usd=max_usd, resume=True), *["--here"] * here])
     with exits("search", go_on=f"go on with: {again}"):
         if space == DEFAULT and not space.exists():
             raise ValueError(

@@ -178,3 +178,8 @@ def test_a_file_that_was_not_read_is_said_under_the_finals(synthetic: Path, tmp_
     copy = shutil.copytree(synthetic, tmp_path / "copy")
     sorted(copy.glob("final/*/2/test.parquet"))[0].write_bytes(b"")
     assert "Not read: " in printed(copy, ("final",))
+
+
+def test_the_front_is_printed_of_a_study_of_several_objectives_alone(tmp_path: Path, study: Path) -> None:
+    two = write_synthetic(tmp_path / "s", trials=30, finals=1, seeds=1, objectives=("val_dice", "parameters"))
+    assert "Pareto front" in printed(two, ()) and "Pareto front" not in printed(study, ())

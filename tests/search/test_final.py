@@ -9,6 +9,7 @@ import pytest
 from cluster.storage import Folder
 from search.engine import FINISHED, WAIT
 from search.final import winners
+from search.standing import Standing
 from search.trials import Trial, Trials
 from tests.search.simulation import KilledError, make_config, make_engine, simulate
 from trainables.config import TrialConfig
@@ -69,6 +70,18 @@ def test_points_are_taken_from_the_front_alone():
     assert len(set(taken)) == 4 and set(taken) <= front
     assert taken[0] == points[:, 0].argmax()
     assert spread(np.empty((0, 2)), most=4) == []
+
+
+def test_a_study_of_two_objectives_tells_its_front_and_how_much_it_covers(tmp_path):
+    config = make_config(objective=["val_dice", {"metric": "val_loss"}], sampler={"name": "random"})
+    engine = make_engine(config, tmp_path / "s")
+    simulate(engine, slots=1)
+    complete = [t for t in engine.trials if t.complete]
+    points = np.array([t.values for t in complete]) * [1, -1]
+    told = Standing(config, engine.trials, engine.spent).front()
+    assert told.startswith(f"Pareto front: {pareto_front(points).sum()} of {len(complete)} complete trials")
+    alone = make_engine(make_config(), tmp_path / "one")
+    assert Standing(alone.config, alone.trials, alone.spent).front() == ""
 
 
 def test_finals_have_seeds_that_the_search_did_not_use_and_first_seeds_come_first(tmp_path):
