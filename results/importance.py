@@ -18,7 +18,7 @@ SCORE = "val_dice"
 FEWEST_TRIALS = 10
 """Below this many complete trials the best tenth is not even one: nothing is said."""
 LOG_ABOVE = 100
-"""A setting whose largest value is this many times its smallest is compared on a logarithmic axis."""
+"""Without the study's settings: a setting whose largest value is this many times its smallest counts as logarithmic."""
 COLUMNS = ["name", "share", "low", "high"]
 
 
@@ -42,7 +42,8 @@ def importance(trials: pd.DataFrame, *, draws: int = 30, seed: int = 0) -> pd.Da
     kept = [name for name in names if counted[name].notna().all() and counted[name].nunique() > 1]
     table = pd.DataFrame(columns=COLUMNS)
     if len(counted) >= FEWEST_TRIALS and kept and dice.nunique() > 1:
-        table = _table(counted[kept], dice, draws=draws, seed=seed)
+        logarithmic = {name for name in kept if is_logarithmic(trials, name)}
+        table = _table(counted[kept], dice, logarithmic, draws=draws, seed=seed)
     table.attrs["method"] = "PED-ANOVA"
     table.attrs["trials"] = len(counted)
     table.attrs["left_out"] = [name for name in names if name not in kept]
@@ -57,15 +58,23 @@ def searched_values(trials: pd.DataFrame) -> tuple[list[str], pd.DataFrame]:
     if prefixed or not names:
         values = trials[prefixed].rename(columns=lambda name: name.removeprefix("param_"))
         return names, values.reindex(columns=names).astype(object)
-    active = (
-        trials["searched"].fillna("").str.split()
-        if "searched" in trials
-        else pd.Series([names] * len(trials), trials.index)
-    )
+    active = pd.Series([names] * len(trials), trials.index)
+    if "searched" in trials:
+        # A baseline has the paper's value of every setting, searched or not.
+        active = active.where(trials.role == "baseline", trials["searched"].fillna("").str.split())
     values = trials.reindex(columns=names).astype(object)
     for name in names:
         values[name] = values[name].where(active.map(lambda listed, name=name: name in listed))
     return names, values
+
+
+def is_logarithmic(trials: pd.DataFrame, name: str) -> bool:
+    """Whether a setting is searched on a logarithmic scale, by the study's settings or, without them, by its values."""
+    space = (trials.attrs.get("study", {}).get("config") or {}).get("space")
+    if isinstance(space, dict):
+        return isinstance(space.get(name), dict) and bool(space[name].get("log"))
+    values = pd.to_numeric(searched_values(trials)[1][name], errors="coerce")
+    return bool(values.min() > 0 and values.max() / values.min() > LOG_ABOVE)
 
 
 def _counted(trials: pd.DataFrame) -> pd.Series:
@@ -79,9 +88,9 @@ def _why_empty(trials: int) -> str:
     return "no setting differs between the trials"
 
 
-def _table(values: pd.DataFrame, dice: pd.Series, *, draws: int, seed: int) -> pd.DataFrame:
+def _table(values: pd.DataFrame, dice: pd.Series, logarithmic: set[str], *, draws: int, seed: int) -> pd.DataFrame:
     with _quiet_optuna() as optuna:
-        spaces = {str(name): _space(optuna.distributions, values[name]) for name in values}
+        spaces = {str(name): _space(optuna.distributions, values[name], log=name in logarithmic) for name in values}
         rows = zip(values.to_dict("records"), dice, strict=True)
         done = [optuna.create_trial(params=row, distributions=spaces, value=float(score)) for row, score in rows]
         rng = np.random.default_rng(seed)
@@ -108,12 +117,11 @@ def _quiet_optuna() -> Iterator[Any]:
         optuna.logging.set_verbosity(level)
 
 
-def _space(distributions: Any, values: pd.Series) -> Any:
+def _space(distributions: Any, values: pd.Series, *, log: bool) -> Any:
     """Optuna's distribution that covers the values: a range for numbers, a choice for all else."""
     if not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return distributions.CategoricalDistribution(sorted(set(values), key=str))
-    low, high = float(min(values)), float(max(values))
-    return distributions.FloatDistribution(low, high, log=low > 0 and high / low > LOG_ABOVE)
+    return distributions.FloatDistribution(float(min(values)), float(max(values)), log=log and min(values) > 0)
 
 
 def _shares(optuna: Any, done: list[Any]) -> dict[str, float]:

@@ -19,11 +19,11 @@ from cluster.storage import Folder
 from data_prep.look.page import inlined_json, render_page
 from results.examples import load_examples
 from results.gallery import films
+from results.hero import forest, groups
 from results.palette import DARK, LIGHT, OTHER_DARK, OTHER_LIGHT, colour_numbers
-from results.report_data import common_settings, page_data
-from results.show import Shown, duration, millions
-from results.table import load, load_epochs
-from results.tables import read_study, shown_tables
+from results.report_data import common_settings, page_data, sizes
+from results.show import Shown, usd
+from results.tables import Read, read_study, shown_tables
 
 WEB = Path(__file__).parent / "web"
 STYLES = (WEB / "report.css",)
@@ -31,6 +31,7 @@ SCRIPTS = (
     *(WEB / "vendor" / name for name in ("echarts.min.js", "dataTables.min.js")),
     *(WEB / name for name in ("study.js", "charts.js", "parallel.js", "list.js", "trial.js")),
 )
+TABLES = ("nas", "final", "scores", "froc", "encoders", "front", "cost", "paper")
 LIMITS = (
     "No medical device: nothing here may decide about a patient.",
     "A validation score is that of a trial's best epoch, chosen on the same images: it flatters.",
@@ -58,13 +59,15 @@ def render_report(study: str) -> str:
     Raises:
         FileNotFoundError: `study` is not a study's folder.
     """
-    trials = load(study)
-    info = trials.attrs["study"]
+    read = read_study(study)
+    trials, info = read.trials, read.trials.attrs["study"]
     name = str(info.get("name") or Folder(study).name)
-    gallery = _gallery(study, trials)
+    gallery = _gallery(read)
+    by_size = sizes(read.images)
+    data = {**page_data(trials, read.epochs), **by_size, "command": _command("again.yaml", study)}
     sections = [("verdict", "Verdict"), ("tables", "Tables"), ("search", "Search"), ("pictures", "Pictures")]
     sections += [("trials", "Trials"), ("about", "Data & limits")]
-    data = {**page_data(trials, load_epochs(study)), "command": _command("again.yaml", info)}
+    finals = read.verdict.finals
     return render_page(
         "report.html.j2",
         title=name,
@@ -74,102 +77,29 @@ def render_report(study: str) -> str:
         scripts=SCRIPTS,
         colours=list(zip(LIGHT, DARK, strict=True)),
         other=(OTHER_LIGHT, OTHER_DARK),
-        head=_head(trials),
-        forest=_forest(trials),
+        head=_head(read),
+        forest=forest(read.verdict, trials),
         facts=_facts(trials),
-        tables=[_table(shown, trials) for shown in shown_tables(read_study(study))],
-        groups=None,
+        tables=_tables(read),
+        groups=groups(read.images, str(finals.final.iloc[0])) if len(finals) else None,
         gallery=gallery,
         has_trials=len(trials) > 0,
-        has_sizes=False,
-        about=_about(name, trials),
+        has_sizes=bool(by_size["sizes"]),
+        about=_about(study, trials),
         data=inlined_json(data),
     )
 
 
-def _head(trials: pd.DataFrame) -> dict[str, Any]:
+def _head(read: Read) -> dict[str, Any]:
     """What the first screen says."""
-    running = int((trials.status == "running").sum())
+    running = int((read.trials.status == "running").sum())
     state = f"{counted(running, 'trial')} under way, or interrupted" if running else "No trial under way"
     made = f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC"
-    return {"state": f"{state} · page made on {made}", "sentence": _sentence(trials), "explained": _explained(trials)}
-
-
-def _sentence(trials: pd.DataFrame) -> str:
-    tested = _tested(trials)
-    if len(tested) > 1:
-        best = tested.iloc[0]
-        return f"{best.encoder} has the highest test Dice of {len(tested)} finals, {best.test_dice:.3f}."
-    if len(tested):
-        return f"The final, {tested.encoder.iloc[0]}, has a test Dice of {tested.test_dice.iloc[0]:.3f}."
-    scored = trials[trials.status.eq("complete") & trials.val_dice.notna()].sort_values("val_dice", ascending=False)
-    if len(scored):
-        best = scored.iloc[0]
-        return (
-            f"No final yet; the best of {counted(len(scored), 'complete trial')} is {best.trial_id} ({best.encoder}), "
-            f"validation Dice {best.val_dice:.3f}."
-        )
-    return "No trial is complete yet."
-
-
-def _explained(trials: pd.DataFrame) -> list[str]:
-    if not len(_tested(trials)):
-        return [
-            "Validation Dice is that of a trial's best epoch. The winners are trained in full once the search is over."
-        ]
-    return [
-        "Test Dice on patients that no choice has seen, one training each: this compares these trained networks. "
-        "Whether one configuration is better than another needs several seeds."
-    ]
-
-
-def _tested(trials: pd.DataFrame) -> pd.DataFrame:
-    finals = trials[trials.role == "final"]
-    if "test_dice" not in finals:
-        return finals.head(0)
-    return finals[finals.test_dice.notna()].sort_values("test_dice", ascending=False)
-
-
-def _forest(trials: pd.DataFrame) -> dict[str, Any] | None:
-    """The finals on one axis of test Dice; None where no final was tested."""
-    tested = _tested(trials)
-    if tested.empty:
-        return None
-    ticks = axis_ticks(tested.test_dice.min(), tested.test_dice.max())
-    numbers = colour_numbers(trials.encoder.dropna())
-    rows = [
-        {
-            "name": row["trial_id"],
-            "colour": numbers.get(row["encoder"]),
-            "tied": False,
-            "cheapest": "",
-            "at": _percent(row["test_dice"], ticks),
-            "low_at": 0,
-            "width": 0,
-            "seeds_at": [],
-            "dice": f"{row['test_dice']:.3f}",
-            "interval": "",
-            "p": "",
-            "parameters": millions(row["parameters"]),
-            "time": duration(row["slot_s"]),
-            "usd": "–" if pd.isna(row["usd"]) else f"${row['usd']:.2f}",
-        }
-        for row in tested.to_dict("records")
-    ]
-    marks = [{"at": _percent(tick, ticks), "label": f"{tick:.2f}"} for tick in ticks]
-    return {"rows": rows, "ticks": marks, "intervals": False, "tested": False, "seeds": False}
-
-
-def axis_ticks(low: float, high: float) -> list[float]:
-    """Three to seven round numbers from below `low` to above `high`."""
-    width = max(high - low, 0.02)
-    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if width / step <= 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(n * step, 4) for n in range(first, max(last, first + 2) + 1)]
-
-
-def _percent(value: float, ticks: list[float]) -> float:
-    return round(100 * (value - ticks[0]) / (ticks[-1] - ticks[0]), 2)
+    return {
+        "state": f"{state} · page made on {made}",
+        "sentence": read.verdict.sentence,
+        "explained": " ".join(read.verdict.explained),
+    }
 
 
 def _facts(trials: pd.DataFrame) -> list[dict[str, str]]:
@@ -180,10 +110,11 @@ def _facts(trials: pd.DataFrame) -> list[dict[str, str]]:
     view = f"{info['size_px']} px, {info['field_of_view']}" if "size_px" in info else "unknown"
     samples = info.get("samples") or {}
     split = ", ".join(f"{count} {name}" for name, count in samples.items()) or "study.json is missing"
+    finals = int((trials.role == "final").sum())
     return [
-        {"name": "Trials", "value": str(len(trials)), "note": ended or "none yet"},
+        {"name": "Trials", "value": str(len(trials)), "note": f"{ended or 'none yet'}; {counted(finals, 'final')}"},
         {"name": "Slot hours", "value": f"{hours:.1f}" if hours >= 1 else f"{hours:.2f}", "note": _saved(trials)},
-        {"name": "Cost", "value": f"${trials.usd.sum():,.2f}", "note": "at the pools' hourly prices"},
+        {"name": "Cost", "value": usd(trials.usd.sum()), "note": "at the pools' hourly prices"},
         {"name": "Data", "value": view, "note": split},
     ]
 
@@ -194,6 +125,16 @@ def _saved(trials: pd.DataFrame) -> str:
     wanted = float(searched.budget.sum())
     left = float((searched.budget - searched.epochs)[searched.status == "pruned"].sum())
     return f"pruning saved {left / wanted:.0%} of the search's epochs" if left else "nothing was pruned"
+
+
+def _tables(read: Read) -> list[dict[str, Any]]:
+    """The study's tables; a note that stood under one is not said again."""
+    tables = [_table(shown, read.trials) for shown in shown_tables(read, TABLES)]
+    told: set[str] = set()
+    for table in tables:
+        table["notes"] = [note for note in table["notes"] if note not in told]
+        told.update(table["notes"])
+    return tables
 
 
 def _table(shown: Shown, trials: pd.DataFrame) -> dict[str, Any]:
@@ -208,7 +149,7 @@ def _table(shown: Shown, trials: pd.DataFrame) -> dict[str, Any]:
         for n, heading in enumerate(shown.headings)
     ]
     rows = [[_cell(cell, numbers) for cell in row] for row in shown.rows]
-    return {"title": shown.title, "columns": columns, "rows": rows, "notes": shown.notes}
+    return {"title": shown.title, "columns": columns, "rows": rows, "notes": list(shown.notes)}
 
 
 def _cell(text: str, colours: dict[str, int | None]) -> dict[str, Any]:
@@ -227,14 +168,15 @@ def _order(text: str) -> float | None:
     return number * {"min": 60, "h": 3600}.get(found[2] or "", 1)
 
 
-def _gallery(study: str, trials: pd.DataFrame) -> list[Any]:
-    finals = trials[trials.role == "final"]
-    known = zip(finals.trial_id, finals.get("cut_at", finals.threshold), strict=True)
+def _gallery(read: Read) -> list[Any]:
+    """Films with the finals' outlines, the best final first."""
+    finals = read.trials[read.trials.role == "final"]
+    known = zip(finals.trial_id, finals.threshold, strict=True)
     thresholds = {str(name): float(value) for name, value in known if _is_number(value)}
-    ranked = [str(name) for name in _tested(trials).trial_id]
-    examples = load_examples(study)
-    ordered = {name: examples[name] for name in [*ranked, *sorted(examples)] if name in examples}
-    return films(ordered, thresholds)
+    order = {name: rank for rank, name in enumerate(read.verdict.finals.final)}
+    examples = load_examples(str(read.study))
+    ranked = sorted(examples, key=lambda name: (order.get(name.split("/")[0], len(order)), name))
+    return films({name: examples[name] for name in ranked}, thresholds)
 
 
 def counted(number: int, what: str) -> str:
@@ -246,7 +188,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _about(name: str, trials: pd.DataFrame) -> dict[str, Any]:
+def _about(study: str, trials: pd.DataFrame) -> dict[str, Any]:
     info = trials.attrs["study"]
     view = str(info.get("field_of_view", ""))
     failed = int((trials.status == "failed").sum())
@@ -257,7 +199,7 @@ def _about(name: str, trials: pd.DataFrame) -> dict[str, Any]:
     return {
         "data": _data_sentence(info),
         "limits": limits,
-        "commands": _commands(name, info),
+        "commands": _commands(study, info),
         "settings": json.dumps(config, indent=2, ensure_ascii=False) if config else "",
         "common": "\n".join(f"{key}: {value}" for key, value in common_settings(trials).items()),
         "versions": "\n".join(f"{key} {value}" for key, value in (info.get("versions") or {}).items()),
@@ -275,14 +217,12 @@ def _data_sentence(info: dict[str, Any]) -> str:
     )
 
 
-def _command(space: str, info: dict[str, Any]) -> str:
-    """The study's own command, with its settings in a file named `space`."""
-    return shlex.join(["python", "-m", "search.run", "--space", space])
+def _command(space: str, out: str) -> str:
+    """The command of a study with its settings in a file named `space`."""
+    return shlex.join(["python", "-m", "search.run", "--space", space, "--out", out])
 
 
-def _commands(name: str, info: dict[str, Any]) -> str:
+def _commands(study: str, info: dict[str, Any]) -> str:
     commit = str(info.get("commit") or "").removesuffix("+changes")
     lines = [f"git checkout {shlex.quote(commit)}"] if commit else []
-    lines += [f"{_command('again.yaml', info)} --out {shlex.quote('runs/again')}"]
-    lines += [f"python -m results.run report {shlex.quote('runs/again')}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, _command("again.yaml", "runs/again"), "python -m results.run report runs/again"])

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from results.importance import importance, searched_values
+from results.importance import importance, is_logarithmic, searched_values
 from results.palette import colour_numbers, encoder_order
 from results.table import SETTINGS
+from trainables.score.groups import diameter
 
 STATUSES = ("complete", "pruned", "failed", "running", "pending")
 MOST_RUNGS = 6
@@ -33,7 +34,7 @@ def page_data(trials: pd.DataFrame, epochs: pd.DataFrame) -> dict[str, Any]:
     return {
         "encoders": [{"name": name, "colour": numbers[name]} for name in encoders],
         "settings": settings,
-        "searched": [name for name in searched_values(trials)[0] if name in (*settings, "encoder")],
+        "log": [name for name in settings if is_logarithmic(trials, name)],
         "trials": [_entry(row, curves, settings) for row in trials.to_dict("records")],
         "rungs": rungs(trials),
         "importance": importance_data(trials),
@@ -71,6 +72,28 @@ def importance_data(trials: pd.DataFrame) -> dict[str, Any]:
         return {"rows": [], "why_empty": "importance needs Optuna: pip install optuna"}
     rows = [[row[0], *(_number(value, 3) for value in row[1:])] for row in table.itertuples(index=False)]
     return {"rows": rows, **{str(key): value for key, value in table.attrs.items()}}
+
+
+def sizes(images: pd.DataFrame) -> dict[str, Any]:
+    """Lesion size against Dice, for the chart of it: per final the test images with a lesion, means over its seeds.
+
+    Args:
+        images: what `results.load_images` gives.
+
+    Returns:
+        `sizes`: per final its name and (sample, diameter, Dice) of each image; `size_unit`: mm or px.
+    """
+    size, unit = diameter(images)
+    with_lesion = images.assign(size=size)[size > 0] if len(images) else images
+    finals = [
+        {
+            "name": str(final),
+            "points": [[str(sample), _number(row["size"], 1), _number(row["dice"], 3)] for sample, row in means],
+        }
+        for final, rows in with_lesion.groupby("final", sort=False)
+        for means in [rows.groupby("sample_id")[["size", "dice"]].mean().iterrows()]
+    ]
+    return {"sizes": finals, "size_unit": unit}
 
 
 def _entry(row: dict[Any, Any], curves: dict[str, list[Any]], settings: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 // Curves, what a better Dice costs, importance, slots over time, lesion size against Dice.
 "use strict";
 const DICE_AXIS = (extra = {}) => axis({ type: "value", name: "validation Dice", nameGap: 34, ...extra });
+const tick = value => String(+value.toFixed(3));
 const ORDER = { pending: 0, pruned: 0, running: 1, failed: 1, complete: 2 };
 
 function bestOfEach(trials) {
@@ -75,7 +76,7 @@ CHARTS.curves = chart => {
     ...common(),
     grid: { left: 46, right: 96, top: 26, bottom: 44 },
     xAxis: axis({ type: "value", name: "epoch", min: 1, max: Math.max(2, last), minInterval: 1, splitLine: { show: false } }),
-    yAxis: DICE_AXIS({ min: 0, axisLabel: { formatter: v => v.toFixed(1) } }),
+    yAxis: DICE_AXIS({ min: 0, axisLabel: { formatter: tick } }),
     tooltip: tooltip(at => BY_ID.has(at.seriesId) ? summary(BY_ID.get(at.seriesId)) : ""),
     series,
   }, { notMerge: true });
@@ -118,7 +119,7 @@ CHARTS.pareto = chart => {
     ...common(),
     grid: { left: 50, right: 14, top: 18, bottom: 44 },
     xAxis: axis({ type: "value", name, min: 0, splitLine: { show: false } }),
-    yAxis: DICE_AXIS({ scale: true, min: least, axisLabel: { formatter: v => v.toFixed(2) } }),
+    yAxis: DICE_AXIS({ scale: true, min: least, axisLabel: { formatter: tick } }),
     tooltip: tooltip(at => at.data.id ? summary(BY_ID.get(at.data.id)) : ""),
     series,
   }, { notMerge: true });
@@ -224,23 +225,25 @@ CHARTS.slots = chart => {
   }, { notMerge: true });
 };
 
+const finalColour = name => colourOf((TRIALS.find(t => t.role === "final" && t.id.split("/")[0] === name) ?? {}).enc);
+
 CHARTS.sizes = chart => {
   const rows = DATA.sizes ?? [];
   chart.setOption({
     ...common(),
     grid: { left: 50, right: 14, top: 30, bottom: 44 },
     legend: { top: 0, right: 0, textStyle: { color: ink.soft }, itemWidth: 10, itemHeight: 10 },
-    xAxis: axis({ type: "log", name: `lesion's diameter, px of ${DATA.size_px}`, min: "dataMin", max: "dataMax",
+    xAxis: axis({ type: "log", name: `diameter of the largest lesion, ${DATA.size_unit}`, min: "dataMin", max: "dataMax",
       axisLabel: { formatter: v => String(+v.toPrecision(2)) }, splitLine: { show: false } }),
     yAxis: axis({ type: "value", name: "test Dice", nameGap: 34, min: 0, max: 1 }),
     tooltip: tooltip(at => `<div class="tip">${escaped(at.data.sample)}<br>${escaped(at.seriesName)}:
-      Dice <b>${fixed(at.data.value[1], 3)}</b>, ${fixed(at.data.value[0], 1)} px</div>`),
+      Dice <b>${fixed(at.data.value[1], 3)}</b>, ${fixed(at.data.value[0], 1)} ${DATA.size_unit}</div>`),
     series: rows.map((final, n) => ({
       type: "scatter",
       name: final.name,
       symbol: SYMBOLS[n % SYMBOLS.length],
       symbolSize: 7,
-      itemStyle: { color: colourOf(final.enc), opacity: 0.6 },
+      itemStyle: { color: finalColour(final.name), opacity: 0.6 },
       data: final.points.map(([sample, px, dice]) => ({ value: [px, dice], sample })),
     })),
   }, { notMerge: true });

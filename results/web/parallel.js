@@ -23,7 +23,7 @@ function axisOf([name, get], dim, trials) {
     return { dim, name, type: "category", data: order, axisLabel: { ...label, width: 76, overflow: "truncate" } };
   }
   const [low, high] = [Math.min(...values), Math.max(...values)];
-  const log = low > 0 && high / low > 50;
+  const log = low > 0 && DATA.log.some(setting => words(setting) === name);
   return {
     dim, name, type: log ? "log" : "value", scale: true, min: low, max: high,
     axisLabel: { ...label, formatter: v => log ? v.toExponential(0) : String(+v.toPrecision(3)) },

@@ -36,7 +36,7 @@ function trialCurve(trial) {
     ...common(),
     grid: { left: 46, right: 64, top: 14, bottom: 40 },
     xAxis: axis({ type: "value", name: "epoch", min: 1, max: Math.max(2, trial.budget ?? trial.curve.length), minInterval: 1, splitLine: { show: false } }),
-    yAxis: axis({ type: "value", min: 0, axisLabel: { formatter: v => v.toFixed(1) } }),
+    yAxis: axis({ type: "value", min: 0, axisLabel: { formatter: tick } }),
     series: [...other, {
       type: "line", symbol: "circle", symbolSize: 4, data: points(trial.curve), itemStyle: { color: colourOf(trial.enc) },
       lineStyle: { width: 2 }, endLabel: label(trial.id, colourOf(trial.enc)),

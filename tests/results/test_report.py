@@ -10,8 +10,10 @@ import pytest
 
 import results
 from cluster.storage import Folder
-from results.report import WEB, axis_ticks, render_report, write_report
-from results.report_data import page_data, rungs
+from results.hero import axis_ticks, forest, groups
+from results.report import WEB, render_report, write_report
+from results.report_data import page_data, rungs, sizes
+from results.tables import read_study
 from tests.results.example_study import write_trial
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&"
@@ -74,7 +76,8 @@ def test_the_browser_is_told_to_load_nothing_and_to_run_only_the_pages_own_scrip
 
 
 def test_the_first_heading_is_what_came_of_it_and_every_section_is_there(page: str) -> None:
-    assert re.findall("<h1>(.*?)</h1>", page) == ["seresnet50 has the highest test Dice of 2 finals, 0.770."]
+    heading = "the best of 8 complete trials is 0005 (mobilenet), validation Dice 0.700."
+    assert re.findall("<h1>(.*?)</h1>", page) == [f"No final is tested image by image yet; {heading}"]
     assert re.findall("<h2>(.*?)</h2>", page) == [
         "Tables",
         "The search",
@@ -155,6 +158,49 @@ def test_a_thousand_trials_are_less_than_half_a_megabyte(written_study: Path) ->
     many.attrs = trials.attrs
     rows = [epochs.assign(trial_id=epochs.trial_id + f"-{n}") for n in range(1000 // len(trials))]
     assert len(json.dumps(page_data(many, pd.concat(rows)))) < 500_000
+
+
+def test_the_finals_stand_on_one_axis_with_seeds_intervals_and_ties(synthetic: Path) -> None:
+    read = read_study(str(synthetic))
+    drawn = forest(read.verdict, read.trials)
+    assert drawn is not None
+    assert [row["name"] for row in drawn["rows"]] == list(read.verdict.finals.final)
+    assert drawn["tested"] and drawn["intervals"] and drawn["seeds"]
+    for row in drawn["rows"]:
+        assert 0 <= row["low_at"] <= row["at"] <= row["low_at"] + row["width"] <= 100
+        assert len(row["seeds_at"]) == 3
+    assert sum(row["cheapest"] != "" for row in drawn["rows"]) == int(read.verdict.finals.tied.sum() > 1)
+
+
+def test_the_groups_of_the_best_final_hold_each_of_its_images_once(synthetic: Path) -> None:
+    read = read_study(str(synthetic))
+    best = read.verdict.finals.final[0]
+    shown = groups(read.images, best)
+    assert shown is not None and shown["final"] == best
+    images = read.images[read.images.final == best].sample_id.nunique()
+    for part in shown["parts"]:
+        assert sum(row["images"] for row in part["rows"]) == images, part["name"]
+        assert all(0 <= row["low_at"] <= row["at"] <= 100 for row in part["rows"] if row["width"])
+    assert groups(read.images, "no such final") is None
+
+
+def test_lesion_size_stands_against_dice_once_for_every_image_with_a_lesion(synthetic: Path) -> None:
+    images = read_study(str(synthetic)).images
+    found = sizes(images)
+    for final in found["sizes"]:
+        with_lesion = images[(images.final == final["name"]) & (images.lesion_px > 0)]
+        assert len(final["points"]) == with_lesion.sample_id.nunique()
+        sample, _, dice = final["points"][0]
+        assert dice == pytest.approx(with_lesion[with_lesion.sample_id == sample].dice.mean(), abs=6e-4)
+    assert sizes(images.head(0))["sizes"] == []
+
+
+def test_the_page_of_finals_over_seeds_begins_with_the_verdict(synthetic: Path) -> None:
+    page = render_report(str(synthetic))
+    assert re.findall("<h1>(.*?)</h1>", page) == [read_study(str(synthetic)).verdict.sentence]
+    assert "Lesion size and Dice" in page
+    assert page.count("Data: made-up; field of view") == 1  # a note is said once, not under every table
+    assert len(page) < 3_000_000
 
 
 def test_axes_are_round_and_hold_their_values() -> None:

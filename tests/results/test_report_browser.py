@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cluster.storage import Folder
 from results.report import write_report
-from tests.results.example_study import BASELINES, write_study, write_trial
-from trainables.record import TrialRecord
+from tests.results.example_study import write_trial
+from tests.results.synthetic_study import write_synthetic
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra browser is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,32 +30,9 @@ QUIET = (
 READY = "document.documentElement.dataset.ready > 0"
 
 
-def write_search(study: Path, trials: int) -> Path:
-    """The example study with many more searched trials, which ran one after another on two slots."""
-    write_study(study)
-    rng, began = np.random.default_rng(0), datetime(2026, 1, 1, tzinfo=UTC)
-    for number in range(10, 10 + trials):
-        status = ("complete", "pruned", "pruned", "failed")[number % 4]
-        epochs = {"complete": 3, "pruned": int(rng.integers(1, 3)), "failed": 0}[status]
-        record: TrialRecord = write_trial(
-            Folder(study / "trials" / f"{number:04d}"),
-            status=status,  # type: ignore[arg-type]
-            encoder=str(rng.choice(list(BASELINES))),
-            dice=tuple(round(float(value), 4) for value in np.sort(rng.uniform(0.1, 0.8, epochs))),
-            reason="RuntimeError: <b>nan</b>" if status == "failed" else "",
-            traceback="Traceback\n  <b>nan</b>" if status == "failed" else "",
-            learning_rate=float(10 ** rng.uniform(-4, -2)),
-            rotation_degrees=float(rng.integers(0, 30)),
-        )
-        start = began + timedelta(minutes=5 * (number // 2))
-        times = {"started_at": start.isoformat(), "ended_at": (start + timedelta(minutes=4)).isoformat()}
-        record.write_status(record.status().model_copy(update=times))
-    return study
-
-
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    study = write_search(tmp_path_factory.mktemp("browser") / "study", 60)
+    study = write_synthetic(tmp_path_factory.mktemp("browser") / "study", trials=80, patients=24, size_px=48)
     return Path(write_report(str(study), Folder(study))[0])
 
 
@@ -97,8 +72,13 @@ class Watched:
         """The ids of the rows that the list shows."""
         return list(self.page.locator("#list tbody tr td:first-child").all_inner_texts())
 
-    def count(self) -> str:
-        return str(self.page.inner_text("#count"))
+    def shown(self) -> int:
+        """How many trials the list says that it shows."""
+        return int(self.page.inner_text("#count").split()[0])
+
+    def trials(self, condition: str = "true") -> int:
+        """How many trials of the page's data fulfil a condition in JavaScript."""
+        return int(self.page.evaluate(f"TRIALS.filter(trial => {condition}).length"))
 
 
 @pytest.fixture
@@ -114,7 +94,7 @@ def test_every_chart_is_drawn_without_a_message_a_request_or_sideways_scrolling(
 ) -> None:
     seen = Watched(browser, page_file, width=width, scheme=scheme)
     seen.scroll_through()
-    assert seen.page.locator(".chart canvas").count() == 5
+    assert seen.page.locator(".chart canvas").count() == 6
     assert seen.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert seen.said == []
     assert [url for url in seen.asked if not url.startswith(("file:", "data:"))] == []
@@ -122,7 +102,7 @@ def test_every_chart_is_drawn_without_a_message_a_request_or_sideways_scrolling(
 
 
 def test_the_list_is_sorted_by_a_click_and_by_the_keyboard(watched: Watched) -> None:
-    assert watched.count() == "72 of 72 trials"
+    assert watched.shown() == watched.trials() == 89
     dice = [float(text) for text in watched.page.locator("#list tbody tr td:nth-child(4)").all_inner_texts()]
     assert dice == sorted(dice, reverse=True)
     watched.page.locator("#list thead th").first.click()
@@ -131,13 +111,15 @@ def test_the_list_is_sorted_by_a_click_and_by_the_keyboard(watched: Watched) -> 
     heading.locator("[tabindex='0']").first.focus()
     watched.page.keyboard.press("Enter")
     assert heading.get_attribute("aria-sort") == "descending"
-    assert watched.listed()[0] == "seresnet50"
+    assert watched.listed()[0].endswith("/3")
 
 
 def test_the_list_is_searched_by_the_slash_key(watched: Watched) -> None:
     watched.page.keyboard.press("/")
-    watched.page.keyboard.type("nan")
-    watched.page.wait_for_function("document.querySelector('#count').textContent.startsWith('16 of')")
+    watched.page.keyboard.type("failed")
+    failed = watched.trials("trial.status === 'failed'")
+    assert failed
+    watched.page.wait_for_function(f"document.querySelector('#count').textContent.startsWith('{failed} of')")
     watched.page.fill("#q", "no such trial")
     assert "No trial is left" in watched.page.inner_text("#list tbody")
 
@@ -146,10 +128,10 @@ def test_chips_filter_charts_and_list_at_once_by_mouse_and_keyboard(watched: Wat
     watched.scroll_through()
     pruned = watched.page.locator(".chips.statuses button", has_text="pruned")
     pruned.click()
-    assert watched.count() == "41 of 72 trials"
+    assert watched.shown() == watched.trials("trial.status !== 'pruned'") < watched.trials()
     pruned.focus()
     watched.page.keyboard.press("Space")
-    assert watched.count() == "72 of 72 trials"
+    assert watched.shown() == watched.trials()
     watched.page.locator("#search .chips.encoders button").first.click()
     pressed = watched.page.locator(".chips.encoders button[aria-pressed=false]")
     assert pressed.count() == 2  # the same encoder above the charts and above the list
@@ -157,10 +139,12 @@ def test_chips_filter_charts_and_list_at_once_by_mouse_and_keyboard(watched: Wat
 
 
 def test_a_trial_has_its_own_address_and_the_arrows_walk_the_list(browser: Any, page_file: Path) -> None:
-    seen = Watched(browser, page_file, anchor="#trial-0008")
-    assert seen.page.evaluate("document.querySelector('#trial').open")
-    assert "ValueError: <loss> is nan" in seen.page.inner_text("#trial")
-    assert "Traceback" in seen.page.inner_text("#trial pre")
+    seen = Watched(browser, page_file)
+    failed = seen.page.evaluate("TRIALS.find(trial => trial.status === 'failed')")
+    seen.page.evaluate(f"location.hash = '#trial-{failed['id']}'")
+    seen.page.wait_for_function("document.querySelector('#trial').open")
+    assert failed["why"] in seen.page.inner_text("#trial")
+    assert "Traceback" in seen.page.locator("#trial pre").first.inner_text()
     seen.page.keyboard.press("Escape")
     seen.page.wait_for_function("!document.querySelector('#trial').open")
     assert seen.page.evaluate("location.hash") == "#trials"
@@ -185,11 +169,12 @@ def test_a_range_brushed_on_an_axis_is_what_the_list_shows(watched: Watched) -> 
     watched.page.mouse.down()
     watched.page.mouse.move(x, y + 60, steps=6)
     watched.page.mouse.up()
-    watched.page.wait_for_function("!document.querySelector('#count').textContent.startsWith('72')")
+    watched.page.wait_for_function(f"!document.querySelector('#count').textContent.startsWith('{watched.trials()} ')")
     scores = [float(text) for text in watched.page.locator("#list tbody tr td:nth-child(4)").all_inner_texts()]
-    assert scores and min(scores) > 0.5
+    best = watched.page.evaluate("Math.max(...SEARCHED.map(trial => trial.dice ?? 0))")
+    assert scores and min(scores) > 0.5 * best
     watched.page.click("#unbrush")
-    assert watched.count() == "72 of 72 trials"
+    assert watched.shown() == watched.trials()
     assert watched.said == []
 
 
