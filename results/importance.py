@@ -73,7 +73,8 @@ def is_logarithmic(trials: pd.DataFrame, name: str) -> bool:
     space = (trials.attrs.get("study", {}).get("config") or {}).get("space")
     if isinstance(space, dict):
         return isinstance(space.get(name), dict) and bool(space[name].get("log"))
-    values = pd.to_numeric(searched_values(trials)[1][name], errors="coerce")
+    searched = searched_values(trials)[1]
+    values = pd.to_numeric(searched[name] if name in searched else trials[name], errors="coerce")
     return bool(values.min() > 0 and values.max() / values.min() > LOG_ABOVE)
 
 
