@@ -216,3 +216,10 @@ def test_vendored_libraries_are_the_files_that_their_table_names() -> None:
     for name, digest in rows:
         assert hashlib.sha256((WEB / "vendor" / name).read_bytes()).hexdigest() == digest
         assert (WEB / "vendor" / f"{name.split('.')[0]}.LICENSE").exists()
+
+
+def test_a_setting_that_is_searched_on_a_logarithmic_scale_is_drawn_on_one(synthetic: Path, tmp_path: Path) -> None:
+    assert page_data(results.load(str(synthetic)), results.load_epochs(str(synthetic)))["log"] == ["learning_rate"]
+    for number, decay in enumerate((1e-6, 1e-5, 1e-2)):  # without study.json its values decide
+        write_trial(Folder(tmp_path / "trials" / f"{number:04d}"), dice=(0.1,), weight_decay=decay)
+    assert page_data(results.load(str(tmp_path)), results.load_epochs(str(tmp_path)))["log"] == ["weight_decay"]
