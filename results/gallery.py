@@ -6,16 +6,19 @@ Films are chosen by rule, never by hand: those with the highest, the middle and 
 from __future__ import annotations
 
 import base64
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from trainables.record import Examples
+from results.examples import Picture
+from trainables.score.tables import found_mask
 
-# N: films, F: finals, H, W: rows and columns.
+# H, W: rows and columns.
 
 CASES = (("Best", 2), ("Median", 3), ("Worst", 3))
 MOST_FINALS = 4
@@ -46,69 +49,60 @@ class Film:
     found: tuple[Found, ...]
 
 
-def films(examples: dict[str, Examples], thresholds: dict[str, float]) -> list[tuple[str, list[Film]]]:
-    """Best, median and worst films, as (heading, films); empty where no example was kept.
+def films(images: pd.DataFrame, known: Mapping[str, Picture], finals: Sequence[str]) -> list[tuple[str, list[Film]]]:
+    """Best, median and worst films, as (heading, films); empty where there is no picture of a tested film.
 
     Args:
-        examples: by final, best first; of several seeds of one final (`name/seed`) the first is shown.
-        thresholds: by final: the probability above which a pixel is lesion; 0.5 where there is none.
+        images: `results.load_images`: the mean of its Dice over all networks ranks the films.
+        known: `results.examples.pictures`: the films that can be shown; only these are ranked.
+        finals: whose outlines are drawn, best first; of each its first network's.
     """
-    shown = _one_each(examples)
-    if not shown:
-        return []
-    first = next(iter(shown.values()))
-    found_FNHW = [example.probability_NHW > thresholds.get(name, 0.5) for name, example in shown.items()]
-    dice_FN = np.array(
-        [[_dice(t > 0, f) for t, f in zip(first.mask_NHW, found_NHW, strict=True)] for found_NHW in found_FNHW]
-    )
-    names = [name.split("/")[0] for name in shown]
-    groups = []
-    for heading, picked in _cases(dice_FN.mean(axis=0)):
-        rows = [
-            _film(
-                first,
-                n,
-                [(name, found[n], dice[n]) for name, found, dice in zip(names, found_FNHW, dice_FN, strict=True)],
-            )
-            for n in picked
-        ]
+    ranked = images[images.sample_id.isin(list(known))].groupby("sample_id").dice.mean()
+    ranked = ranked.sort_values(ascending=False, kind="stable")
+    networks = images.groupby("final").trial_id.min()
+    drawn = images[images.trial_id.isin(networks)].set_index(["sample_id", "final"])
+    shown = [name for name in finals if name in networks.index][:MOST_FINALS]
+    groups, number = [], 0
+    for heading, samples in _cases([str(sample) for sample in ranked.index]):
+        rows = []
+        for sample in samples:
+            found = [_found(name, drawn.loc[(sample, name)]) for name in shown if (sample, name) in drawn.index]
+            rows.append(_film(number, sample, known[sample], found))
+            number += 1
         groups.append((heading, rows))
     return groups
 
 
-def _one_each(examples: dict[str, Examples]) -> dict[str, Examples]:
-    """One seed of each final, of the finals that were shown the same films."""
-    shown: dict[str, Examples] = {}
-    first = next(iter(examples.values()), None)
-    for name, example in examples.items():
-        new = name.split("/")[0] not in {known.split("/")[0] for known in shown}
-        if first is not None and new and list(example.sample_ids) == list(first.sample_ids):
-            shown[name] = example
-    return dict(list(shown.items())[:MOST_FINALS])
-
-
-def _cases(dice_N: npt.NDArray[Any]) -> list[tuple[str, list[int]]]:
-    """Which films are shown under which heading; of few films each is shown once."""
-    order = [int(n) for n in np.argsort(-dice_N, kind="stable")]
-    wanted = sum(count for _, count in CASES)
-    if len(order) <= wanted:
-        return [("All that were kept, best first", order)]
+def _cases(ranked: list[str]) -> list[tuple[str, list[str]]]:
+    """Which films are shown under which heading, from all, best first; of few films each is shown once."""
+    if not ranked:
+        return []
     best, middle, worst = (count for _, count in CASES)
-    start = (len(order) - middle) // 2
-    return [("Best", order[:best]), ("Median", order[start : start + middle]), ("Worst", order[-worst:])]
+    if len(ranked) <= best + middle + worst:
+        return [("All that can be shown, best first", ranked)]
+    start = (len(ranked) - middle) // 2
+    picked = (ranked[:best], ranked[start : start + middle], ranked[-worst:])
+    return [(heading, samples) for (heading, _), samples in zip(CASES, picked, strict=True)]
 
 
-def _film(example: Examples, n: int, found: list[tuple[str, npt.NDArray[np.bool_], float]]) -> Film:
-    image_HW = example.image_NHW[n]
-    done, jpeg = cv2.imencode(".jpg", image_HW, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+def _found(final: str, row: pd.Series) -> Found:
+    """A final's outline on a film; none where its mask is damaged."""
+    path = ""
+    with contextlib.suppress(ValueError, TypeError):
+        path = outline(found_mask(row["found"]))
+    return Found(final, path, float(row["dice"]))
+
+
+def _film(number: int, sample: str, picture: Picture, found: list[Found]) -> Film:
+    done, jpeg = cv2.imencode(".jpg", picture.image_HW, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert done
     return Film(
-        number=n,
-        sample_id=example.sample_ids[n],
+        number=number,
+        sample_id=sample,
         jpeg=base64.b64encode(jpeg.tobytes()).decode(),
-        size=(image_HW.shape[1], image_HW.shape[0]),
-        truth=outline(example.mask_NHW[n] > 0),
-        found=tuple(Found(name, outline(mask_HW), float(dice)) for name, mask_HW, dice in found),
+        size=(picture.image_HW.shape[1], picture.image_HW.shape[0]),
+        truth=outline(picture.truth_HW),
+        found=tuple(found),
     )
 
 
@@ -121,9 +115,3 @@ def outline(mask_HW: npt.NDArray[np.bool_]) -> str:
     contours, _ = cv2.findContours(smooth, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     parts = (cv2.approxPolyDP(contour, 0.7, True)[:, 0] / 2 for contour in contours)
     return "".join("M" + "L".join(f"{x:g} {y:g}" for x, y in part) + "Z" for part in parts)
-
-
-def _dice(truth_HW: npt.NDArray[np.bool_], found_HW: npt.NDArray[np.bool_]) -> float:
-    """Hard Dice of one image; 1 where both masks are empty."""
-    total = int(truth_HW.sum()) + int(found_HW.sum())
-    return 2 * int((truth_HW & found_HW).sum()) / total if total else 1.0

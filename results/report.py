@@ -6,7 +6,6 @@ python -m results.run report runs/nas
 from __future__ import annotations
 
 import json
-import math
 import re
 import shlex
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ import pandas as pd
 
 from cluster.storage import Folder
 from data_prep.look.page import inlined_json, render_page
-from results.examples import load_examples
+from results.examples import pictures
 from results.gallery import films
 from results.hero import forest, groups
 from results.palette import DARK, LIGHT, OTHER_DARK, OTHER_LIGHT, colour_numbers
@@ -168,24 +167,21 @@ def _order(text: str) -> float | None:
     return number * {"min": 60, "h": 3600}.get(found[2] or "", 1)
 
 
-def _gallery(read: Read) -> list[Any]:
-    """Films with the finals' outlines, the best final first."""
-    finals = read.trials[read.trials.role == "final"]
-    known = zip(finals.trial_id, finals.threshold, strict=True)
-    thresholds = {str(name): float(value) for name, value in known if _is_number(value)}
-    order = {name: rank for rank, name in enumerate(read.verdict.finals.final)}
-    examples = load_examples(str(read.study))
-    ranked = sorted(examples, key=lambda name: (order.get(name.split("/")[0], len(order)), name))
-    return films({name: examples[name] for name in ranked}, thresholds)
+def _gallery(read: Read) -> dict[str, Any] | None:
+    """Films with the finals' outlines, and what they were chosen from; None where there is nothing to show."""
+    if read.images.empty:
+        return None
+    known = pictures(read.study, read.trials.attrs["study"])
+    groups = films(read.images, known, [str(name) for name in read.verdict.finals.final])
+    tested = set(read.images.sample_id)
+    there = len(tested & set(known))
+    told = f"all {there}" if there == len(tested) else f"the {there} of {len(tested)} whose pictures are at hand,"
+    return {"groups": groups, "told": told} if groups else None
 
 
 def counted(number: int, what: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _about(study: str, trials: pd.DataFrame) -> dict[str, Any]:

@@ -5,11 +5,14 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import results
 from cluster.storage import Folder
+from results.examples import Picture, pictures
+from results.gallery import films
 from results.hero import axis_ticks, forest, groups
 from results.report import WEB, render_report, write_report
 from results.report_data import page_data, rungs, sizes
@@ -81,7 +84,6 @@ def test_the_first_heading_is_what_came_of_it_and_every_section_is_there(page: s
     assert re.findall("<h2>(.*?)</h2>", page) == [
         "Tables",
         "The search",
-        "What the finals see",
         "Trials",
         "Data, reproduction, limits",
     ]
@@ -111,9 +113,35 @@ def test_text_from_the_study_cannot_become_markup_or_script(study: Path) -> None
     assert data_of(page)["trials"][10]["why"] == NASTY
 
 
-def test_films_stand_once_and_their_outlines_are_paths(page: str) -> None:
-    assert page.count("data:image/jpeg;base64,") == 2
-    assert len(re.findall(r'<path class="found" d="M[^"]+Z"/>', page)) == 4
+def test_films_stand_once_and_the_outlines_over_them_are_paths(synthetic: Path) -> None:
+    page = render_report(str(synthetic))
+    read = read_study(str(synthetic))
+    shown = films(read.images, pictures(str(synthetic), {}), list(read.verdict.finals.final))
+    count = sum(len(group) for _, group in shown)
+    assert page.count("data:image/jpeg;base64,") == count > 0
+    assert len(re.findall(r'<path class="truth" d="M[^"]+Z"/>', page)) == count * 4
+
+
+def test_films_are_chosen_by_their_mean_dice_over_all_networks(synthetic: Path) -> None:
+    images = read_study(str(synthetic)).images
+    mean = images.groupby("sample_id").dice.mean().sort_values(ascending=False, kind="stable")
+    picture = Picture(np.zeros((8, 8), np.uint8), np.zeros((8, 8), bool))
+    groups = dict(films(images, dict.fromkeys(mean.index, picture), ["mobilenet", *images.final.unique()]))
+    assert [film.sample_id for film in groups["Best"]] == list(mean.index[:2])
+    assert [film.sample_id for film in groups["Worst"]] == list(mean.index[-3:])
+    middle = [mean[film.sample_id] for film in groups["Median"]]
+    assert min(middle) <= mean.median() <= max(middle)
+    numbers = [film.number for films_ in groups.values() for film in films_]
+    assert numbers == list(range(8))
+
+
+def test_a_damaged_mask_has_no_outline_and_no_picture_is_no_section(synthetic: Path) -> None:
+    images = read_study(str(synthetic)).images
+    sample, final = images.sample_id.iloc[0], images.final.iloc[0]
+    picture = Picture(np.zeros((8, 8), np.uint8), np.zeros((8, 8), bool))
+    groups = films(images.assign(found=b"no PNG"), {sample: picture}, [final])
+    assert [found.path for found in groups[0][1][0].found] == [""]
+    assert films(images, {}, [final]) == []
 
 
 def test_a_study_of_one_failed_trial_has_a_page(tmp_path: Path) -> None:
