@@ -9,6 +9,7 @@ import base64
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,13 +61,14 @@ def films(images: pd.DataFrame, known: Mapping[str, Picture], finals: Sequence[s
     ranked = images[images.sample_id.isin(list(known))].groupby("sample_id").dice.mean()
     ranked = ranked.sort_values(ascending=False, kind="stable")
     networks = images.groupby("final").trial_id.min()
-    drawn = images[images.trial_id.isin(networks)].set_index(["sample_id", "final"])
+    first = images[images.trial_id.isin(networks)].to_dict("records")
+    drawn = {(row["sample_id"], row["final"]): row for row in first}
     shown = [name for name in finals if name in networks.index][:MOST_FINALS]
     groups, number = [], 0
     for heading, samples in _cases([str(sample) for sample in ranked.index]):
         rows = []
         for sample in samples:
-            found = [_found(name, drawn.loc[(sample, name)]) for name in shown if (sample, name) in drawn.index]
+            found = [_found(name, drawn[sample, name]) for name in shown if (sample, name) in drawn]
             rows.append(_film(number, sample, known[sample], found))
             number += 1
         groups.append((heading, rows))
@@ -85,7 +87,7 @@ def _cases(ranked: list[str]) -> list[tuple[str, list[str]]]:
     return [(heading, samples) for (heading, _), samples in zip(CASES, picked, strict=True)]
 
 
-def _found(final: str, row: pd.Series) -> Found:
+def _found(final: str, row: Mapping[Any, Any]) -> Found:
     """A final's outline on a film; none where its mask is damaged."""
     path = ""
     with contextlib.suppress(ValueError, TypeError):
