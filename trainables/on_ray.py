@@ -1,7 +1,7 @@
 """Trials on warm worker groups.                                                                             [Ray]
 
 A `Slot` is a Tune trainable that is kept from trial to trial: its step is one epoch of a `Life`. Its `RayCrew` owns one
-`WorkerGroup`: the workers of one `TorchTrainer`, started once, whose `fit()` stays in a thread of the slot. The workers
+`WorkerGroup`: the workers of one Train trainer, started once, whose `fit()` stays in a thread of the slot. The workers
 run `group_loop`: they take a life's commands from a `Mailbox` actor, in order and without a gap, and answer. torch, the
 CUDA context, the process group and the samples stay from trial to trial; model and optimiser are made anew.
 
@@ -24,9 +24,10 @@ from cluster.session import slot_resource
 
 import ray
 import ray.train
-import ray.train.torch
 from ray import tune
+from ray.train.backend import Backend, BackendConfig
 from ray.train.v2.api.config import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.train.v2.api.exceptions import PreemptionError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -45,13 +46,30 @@ CLEAN_GB = 0.05
 """GPU memory that may stay allocated when a slot is handed on, in GB (1e9 bytes)."""
 START_TIMEOUT_S = 3600.0
 """How long a worker group may take to start: a cluster may start machines for it, and wait for spot ones."""
+JOIN_TIMEOUT_S = 600.0
+"""How long the workers of a group may take to connect with each other."""
 
 LOW_ON_MEMORY = "running low on memory"
 """What Ray says of a worker that it killed for want of memory. That the kernel may have done so it says of every worker
 that died, so that alone tells nothing."""
 TAKEN_BACK = "a machine was taken back"
-READY, STOP = "ready", "stop"
-"""Commands to the group itself, beside those of a life: say who you are; end."""
+READY, JOIN, STOP = "ready", "join", "stop"
+"""Commands to the group itself, beside those of a life: say who you are; join the process group; end."""
+
+
+class SharedDevices(Backend):
+    """The workers of one machine see each other's GPUs, which NCCL needs. Train sets no process group up."""
+
+    share_cuda_visible_devices = True
+
+
+class NoGroup(BackendConfig):
+    """Workers without a process group of Train's, which would listen on all interfaces (trainables/process_group.py)."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        """What Train asks for."""
+        return SharedDevices
 
 
 class GroupEndedError(RuntimeError):
@@ -134,10 +152,10 @@ class WorkerGroup:
         """Run the trainer until the group ends. In a thread of the slot."""
         pool = self.pool
         resources = {"CPU": float(pool.cpus_per_worker), **({"GPU": 1.0} if pool.gpus_per_worker else {})}
-        trainer = ray.train.torch.TorchTrainer(
+        trainer = DataParallelTrainer(
             group_loop,
             train_loop_config={"mailbox": self._mailbox, "pool": pool.model_dump()},
-            torch_config=ray.train.torch.TorchConfig(backend="nccl" if pool.gpus_per_worker else "gloo"),
+            backend_config=NoGroup(),
             scaling_config=ScalingConfig(
                 num_workers=pool.workers,
                 use_gpu=pool.gpus_per_worker > 0,
@@ -230,6 +248,8 @@ class RayCrew:
         self._group = WorkerGroup(self.pool, f"slot-{self.pool.name}-{os.getpid()}-{time.monotonic_ns()}")
         answers = self._group.call(READY, timeout_s=START_TIMEOUT_S)
         self._nodes = {answer["node"] for answer in answers.values()}
+        if self.pool.workers > 1:
+            self._group.call(JOIN, answers[0]["meeting"], timeout_s=JOIN_TIMEOUT_S)
 
     def _lost(self, error: GroupEndedError) -> CrewLostError:
         if error.out_of_memory:
