@@ -1,26 +1,33 @@
 # Every command of the project. CI calls the same targets.
 #   make          the environment, then the search of nas.yaml: phantoms, CPU, all five encoders of the paper
-#   make test     the environment, then every test
+#   make test     the environment, then the tests of every change, in JOBS processes: minutes
+#   make soak     the tests that kill, cut and fill for longer than that, one after the other
 # Settings: VENV (folder of the environment), PYTHON (interpreter to make it with), EXTRAS, SPACE (the study),
-#   ARGS (passed to the search).
+#   ARGS (passed to the search), JOBS (processes that test).
 
 VENV ?= .venv
 EXTRAS ?= study,dev,codecs,figures,clinic
 SPACE ?= nas.yaml
 ARGS ?=
+JOBS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: study test quick lint types imports check format tree environment clean help
+.PHONY: study test soak quick lint types imports check format tree environment clean help
 
 study: environment
 	$(BIN)/python -m search.run --space $(SPACE) $(ARGS)
 
+# What needs Ray comes after the rest: a machine bears one Ray. A file's tests stay in one process, with its fixtures.
 test: environment
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not ray and not soak"
+	$(BIN)/python -m pytest -m "ray and not soak"
+
+soak: environment
+	$(BIN)/python -m pytest -m soak
 
 quick: environment
-	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not ray and not slow and not soak"
 
 lint: environment
 	$(BIN)/ruff format --check .

@@ -69,6 +69,10 @@ _NO_PATH = (errno.ENAMETOOLONG, errno.ELOOP)
 _MISTAKES = (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, ImportError)
 
 
+class BrokenOffError(RuntimeError):
+    """What was under way broke off, by no fault of its own, and can go on from where it stopped."""
+
+
 @contextmanager
 def exits(command: str, *, go_on: str = "") -> Iterator[None]:
     """Turn what a command raises into one message on standard error and an exit status.
@@ -101,6 +105,8 @@ def exits(command: str, *, go_on: str = "") -> Iterator[None]:
             _say(command, text_of(error))
             if isinstance(error, OSError) and error.errno in _NO_PATH:
                 raise typer.Exit(ASKED_WRONGLY) from error
+            if go_on and isinstance(error, BrokenOffError):
+                _say(command, go_on)
             if go_on and isinstance(error, OSError) and error.errno in DISK_FULL:
                 _say(command, f"once there is room, {go_on}")
             raise typer.Exit(FAILED) from error

@@ -25,6 +25,7 @@ from search import warm
 from search.bill.dry_run import check_beforehand
 from search.bill.placement import choose_pool
 from search.bill.show import print_dry_run
+from search.closing import closing
 from search.console import LOG, StudyView, log_event, study_log
 from search.engine import Engine, StudyFailedError
 from search.folder import Clock, begun, elapsed_s, in_charge
@@ -84,6 +85,7 @@ def run(config: StudyConfig, site: Site, *, resume: bool) -> None:
         _search(config, site, folder, info, session=session, resume=before is not None)
     write_models(folder, card, info.name, tell=print)
     show_tables(folder)
+    print(*closing(folder), sep="\n")
 
 
 def dry(config: StudyConfig) -> None:

@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from cluster.slots import slots_of_cluster, slots_on_machine
 from cluster.storage import Folder
+from cluster.watchdog import watched
 from data_prep.build import Progress
 from data_prep.build import build as build_shards
 from data_prep.schema import BuildSettings
@@ -46,7 +47,8 @@ def opened(config: StudyConfig) -> Iterator[Mapping[str, int]]:
     slots = None
     if not JOINS_CLUSTER:
         slots = slots_on_machine(config.pools, cpus=machine_cpus(), gpus=torch.cuda.device_count())
-    with connect(slots=slots) as session:
+    print("starting Ray" if slots is not None else "joining the cluster", flush=True)
+    with connect(slots=slots) as session, watched():
         yield slots if slots is not None else slots_of_cluster(config.pools, session.resources)
 
 

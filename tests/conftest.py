@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,18 +13,25 @@ import pytest
 from data_prep.build import build
 from data_prep.schema import BuildSettings
 
-ONE_AFTER_THE_OTHER = ("ray", "soak")
-"""Tests with these marks run in one process, also where the others are shared out: a machine bears one Ray."""
+BEGAN = pytest.StashKey[float]()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares something dear: Ray, or the fixtures of a file that says so."""
-    for item in items:
-        if any(item.get_closest_marker(name) for name in ONE_AFTER_THE_OTHER):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-        elif item.get_closest_marker("together"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--begin-within`: for who has only so much time, as continuous integration has."""
+    told = "tests that could begin only later than so many minutes after the start are skipped"
+    parser.addoption("--begin-within", type=float, metavar="MINUTES", help=told)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Note when the tests began."""
+    config.stash[BEGAN] = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what comes too late."""
+    minutes = item.config.getoption("--begin-within")
+    if minutes is not None and time.monotonic() - item.config.stash[BEGAN] > 60 * minutes:
+        pytest.skip(f"could not begin within {minutes:g} minutes")
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +54,14 @@ def _token_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
             file.write_text(secrets.token_hex(32))
             patch.setenv("RAY_AUTH_TOKEN_PATH", str(file))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _the_one_ray(request: pytest.FixtureRequest) -> None:
+    """What starts Ray where none runs finds one running: `make test` starts Ray once, and once for each `own_ray`."""
+    has = request.node.get_closest_marker
+    if has("ray") and not has("own_ray") and not has("soak"):
+        request.getfixturevalue("ray_here")
 
 
 @pytest.fixture(scope="session")

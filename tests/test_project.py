@@ -128,8 +128,10 @@ def test_an_install_that_broke_off_is_not_taken_for_an_environment(clone: Path) 
     ("target", "command"),
     [
         ("study", "python -m search.run --space nas.yaml --dry-run"),
-        ("test", "python -m pytest"),
-        ("quick", 'python -m pytest -m "not ray and not slow"'),
+        ("test", 'python -m pytest -n 2 --dist loadfile -m "not ray and not soak"'),
+        ("test", 'python -m pytest -m "ray and not soak"'),
+        ("soak", "python -m pytest -m soak"),
+        ("quick", 'python -m pytest -n 2 --dist loadfile -m "not ray and not slow and not soak"'),
         ("lint", "ruff check ."),
         ("types", "mypy"),
         ("imports", "lint-imports"),
@@ -150,7 +152,7 @@ def test_ci_is_a_script_that_bash_understands_and_calls_the_same_targets() -> No
     subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")], check=True)
     text = (ROOT / ".ci" / "run").read_text()
     assert "set -euo pipefail" in text
-    assert re.search(r"for target in lint types imports test; do", text)
+    assert re.search(r"for target in lint types imports test soak; do", text)
 
 
 def test_the_changelog_has_a_place_for_what_is_not_released() -> None:

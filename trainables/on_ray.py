@@ -64,7 +64,7 @@ class SharedDevices(Backend):
 
 
 class NoGroup(BackendConfig):
-    """Workers without a process group of Train's, which would listen on all interfaces (trainables/process_group.py)."""
+    """No process group of Train's, which would listen on all interfaces (trainables/process_group.py)."""
 
     @property
     def backend_cls(self) -> type[Backend]:

@@ -103,7 +103,9 @@ class Sampler:
         known = self.known
         if self.name == "random":
             return []
-        if len(known.ended) <= BEST_SHOWN + NEWEST_SHOWN or self.name == "grid":
+        if self.name == "grid":  # a cell that an earlier study trained is trained here as well
+            return [known.trials[number] for number in range(known.entered)]
+        if len(known.ended) <= BEST_SHOWN + NEWEST_SHOWN:
             return [known.trials[number] for number in sorted(known.trials)]
         kept = {*known.ended[-NEWEST_SHOWN:], *self._best(), *known.open}
         return [known.trials[number] for number in sorted(kept)]

@@ -220,6 +220,7 @@ def test_shards_of_other_data_are_refused(model: Path, tiny_shards: Path, tmp_pa
         export(ExportOrder(model=str(tmp_path), shards=str(tiny_shards), variants=("onnx",)), print)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_an_export_writes_measures_and_chooses_and_predict_runs_every_variant(
     model: Path, tiny_shards: Path, tmp_path: Path

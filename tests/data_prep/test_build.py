@@ -334,6 +334,7 @@ build(BuildSettings.model_validate_json(sys.argv[1]), sys.argv[2], workers=2, pr
 """
 
 
+@pytest.mark.soak
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(1800)

@@ -201,7 +201,7 @@ def test_lesion_box_is_a_square_moved_into_the_film():
     assert lesion_box(Box(500, 500, 504, 503), rows=1000, columns=700, margin=0.5).rows == 64
 
 
-@pytest.mark.parametrize("size_px", [32, 224, pytest.param(960, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size_px", [32, 224, pytest.param(960, marks=[pytest.mark.slow, pytest.mark.soak])])
 @pytest.mark.parametrize("flipped", [False, True])
 def test_coverage_is_the_exact_area_of_each_pixel(size_px, flipped):
     """Against a film enlarged so far that every sample pixel is a whole number of its pixels."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -21,7 +22,17 @@ from cluster.storage import Folder
 from search.folder import in_charge
 from search.job import _interruptible
 from search.run import app
-from tests.search.studies import PATIENCE_S, epochs_of, interrupt, kill_tree, spawn, started, trials_of, wait_until
+from tests.search.studies import (
+    PATIENCE_S,
+    epochs_of,
+    finish,
+    interrupt,
+    kill_tree,
+    spawn,
+    started,
+    trials_of,
+    wait_until,
+)
 from tests.search.studies import write_settings as write
 
 ENDLESS = {"trials": 1000, "epochs": 12}
@@ -53,7 +64,10 @@ def signalled(number: signal.Signals, out: Path, *, epochs: int) -> Iterator[Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, *(pytest.param(number, marks=pytest.mark.soak) for number in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_an_interrupt_says_how_to_go_on_shows_the_table_and_the_study_goes_on(
     tmp_path: Path, tiny_shards: Path, number: signal.Signals
 ) -> None:
@@ -168,6 +182,7 @@ def close_terminal(space: Path, out: Path, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.ray
+@pytest.mark.own_ray
 @pytest.mark.slow
 def test_ctrl_c_ends_a_study_on_ray_too(tmp_path: Path, tiny_shards: Path) -> None:
     space, out = write(tmp_path / "small.yaml", tiny_shards, budget=ENDLESS), tmp_path / "study"
@@ -176,3 +191,38 @@ def test_ctrl_c_ends_a_study_on_ray_too(tmp_path: Path, tiny_shards: Path) -> No
         status, output = interrupt(driver)
     assert status == 130, output
     assert "--resume" in output and "study: trial " in output and "Traceback" not in output
+
+
+@pytest.mark.ray
+@pytest.mark.own_ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("server", "number"),
+    [
+        ("raylet", signal.SIGKILL),
+        pytest.param("raylet", signal.SIGSTOP, marks=pytest.mark.soak),
+        pytest.param("gcs_server", signal.SIGKILL, marks=pytest.mark.soak),
+        pytest.param("gcs_server", signal.SIGSTOP, marks=pytest.mark.soak),
+    ],
+    ids=str,
+)
+def test_a_study_whose_ray_is_gone_or_stands_still_ends_and_says_how_to_go_on(
+    tmp_path: Path, tiny_shards: Path, server: str, number: signal.Signals
+) -> None:
+    space, out = write(tmp_path / "small.yaml", tiny_shards, budget=ENDLESS), tmp_path / "study"
+    with started(space, "--out", str(out)) as driver:
+        wait_until(lambda: epochs_of(out) >= 2, driver)
+        victims = [p for p in psutil.Process(driver.pid).children(recursive=True) if p.name() == server]
+        for victim in victims:
+            victim.send_signal(number)
+        output = finish(driver)
+        for victim in victims:
+            victim.kill()
+    assert driver.returncode == 1, output
+    assert "--resume" in output and "Traceback" not in output
+    assert (f"Ray's {server} is gone" if number == signal.SIGKILL else "Ray has not answered for 30 s") in output
+    before = epochs_of(out)
+    write(space, tiny_shards, budget={**ENDLESS, "trials": 1})
+    result = search(space, out, "--here", "--resume")
+    assert result.exit_code == 0, result.output
+    assert epochs_of(out) >= before

@@ -4,6 +4,7 @@ Processes are killed, memory is refused by the kernel, two workers train one mod
 is shown without Ray (tests/trainables/test_life.py, tests/search/test_here.py).
 """
 
+import ipaddress
 import os
 import threading
 import time
@@ -36,18 +37,26 @@ FREED_IN_S = 60.0
 class Study:
     """A study on the session's Ray; afterwards its trials by what was searched."""
 
+    listening: set[str]
+    """The addresses at which something below this process listened when an epoch was told of."""
+
     def __init__(self, folder, shards, **changes):
         folder.mkdir(parents=True)
-        self.shards = shards
+        self.shards, self.listening = shards, set()
         config = StudyConfig.model_validate(settings(shards, **changes))
         pool = config.pools[0]
         orders = Orders(config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: pool)
         self.engine = Engine(config, orders, lag=lag_of(1))
 
     def run(self, listener=lambda event: None):
-        self.engine.listeners.append(listener)
+        self.engine.listeners += [listener, self.look]
         run_trials(self.engine)
         return self
+
+    def look(self, event):
+        if event.kind == "epoch":
+            tree = [psutil.Process(), *psutil.Process().children(recursive=True)]
+            self.listening |= {address for process in tree for address in listening(process)}
 
     def of(self, **wanted):
         """The folder of the one trial with these settings."""
@@ -62,6 +71,20 @@ class Study:
     def alone(self, record):
         """The rows of the same configuration, trained in this process."""
         return without_times(train(record.info().config, data=TrialData.open(str(self.shards))))
+
+
+def listening(process):
+    """The addresses at which a process listens, as `ss -ltn` has them."""
+    try:
+        found = process.net_connections(kind="tcp")
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
+    return [connection.laddr.ip for connection in found if connection.status == psutil.CONN_LISTEN]
+
+
+def is_loopback(address):
+    found = ipaddress.ip_address(address)
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 def kill_soon(name):
@@ -188,6 +211,13 @@ def test_two_workers_follow_the_curve_of_one(two_workers):
     assert record.info().workers == 2 and record.status().status == "complete"
     for row, expected in zip(without_times(record.metrics()), two_workers.alone(record), strict=True):
         assert_same_measures(row, expected)
+
+
+@pytest.mark.parametrize("study", ["killed", "two_workers"])
+def test_nothing_listens_beyond_this_machine(study, request):
+    """Neither for one worker nor for two that train together: torch's usual store would, on all interfaces."""
+    found = request.getfixturevalue(study).listening
+    assert found and all(map(is_loopback, found)), found
 
 
 def test_stopped_trials_leave_no_hardware_taken(two_workers):

@@ -14,7 +14,7 @@ import pytest
 from tests.search.studies import epochs_of, finish, run, spawn, started, trials_of, wait_until, write_settings
 
 pytestmark = [pytest.mark.soak, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(3600)]
-KILLS = 30
+KILLS = int(os.environ.get("KILLS", "30"))
 
 
 @pytest.mark.parametrize("where", [["--here"], []], ids=["in this process", "on Ray"])

@@ -14,7 +14,7 @@ from search.run import app
 from tests.search.studies import ENCODER, trials_of, write_settings
 from trainables.record import TrialRecord
 
-pytestmark = [pytest.mark.slow, pytest.mark.together]
+pytestmark = pytest.mark.slow
 OTHER_ENCODER = "tu-test_resnet"
 USD_PER_S = 0.001
 POOL = {"name": "cpu", "cpus_per_worker": 1, "max_slots": 1, "usd_per_hour": 3600 * USD_PER_S}
@@ -52,6 +52,15 @@ def test_tables_are_written_and_every_trial_is_told(main_job: tuple[Path, Path, 
         assert encoder in output and encoder in (folder / "tables.md").read_text()
     assert {"nas_table.csv", "final_table.csv", "tables.md", "trials.csv"} <= {file.name for file in folder.iterdir()}
     assert "trial 4 of 4 | best" in output and "search over: 4 trials" in output
+
+
+def test_the_end_says_what_there_is_and_what_to_type_next(main_job: tuple[Path, Path, str]) -> None:
+    _, folder, output = main_job
+    end = output[output.index(f"{folder} holds the study:") :]
+    weights = sorted(file.relative_to(folder) for file in folder.glob("final/**/weights.safetensors"))
+    assert f"{weights[0]} and {len(weights) - 1} more" in end
+    for command in ("results.run report", "results.run figures", "optuna-dashboard"):
+        assert command in end
 
 
 def test_nothing_of_the_machinery_is_seen(main_job: tuple[Path, Path, str]) -> None:

@@ -65,8 +65,10 @@ def test_comparable_trials_are_taken_over_and_the_study_has_all_its_own(first, t
     assert [t.info.params for t in second.trials[1:]] != [t.info.params for t in first.trials[1:]]
 
 
-def test_a_proposal_that_equals_an_earlier_trial_is_trained(first, tmp_path):
+@pytest.mark.parametrize("sampler", ["tpe", "grid", "nsga2"])
+def test_a_proposal_that_equals_an_earlier_trial_is_trained(tmp_path, sampler):
     grid = {"space": {"batch_size": [4, 8]}, "fixed": {"encoder": "mobilenet"}, "baselines": False}
+    grid["sampler"] = {"name": sampler}
     small = earlier(tmp_path / "small", **grid)
     again = later(tmp_path / "again", small.folder, **grid)
     assert len(warm.read_warm(again.folder)) == 2
