@@ -36,7 +36,6 @@ from cluster.storage import Folder
 from search.console import study_log
 from search.engine import Engine
 from search.orders import Orders
-from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.study import run_trials
 from trainables.config import TrialConfig
@@ -188,7 +187,7 @@ def _engine(pool: Pool, *, trials: int, shards: str) -> Engine:
     folder = Path(tempfile.mkdtemp(prefix="overhead-")) / "study"
     folder.mkdir()
     orders = Orders(config, folder=Folder(folder), shards=shards, pool_for=lambda _: pool)
-    return Engine(config, orders, lag=lag_of(1))
+    return Engine(config, orders, slots={"cpu": 1})
 
 
 def _cycles(began: float, rows: list[tuple[float, ...]]) -> tuple[float, list[float]]:

@@ -13,7 +13,7 @@ from results.palette import colour_numbers, encoder_order
 from results.table import SETTINGS
 from trainables.score.groups import diameter
 
-STATUSES = ("complete", "pruned", "failed", "running", "pending")
+STATUSES = ("complete", "pruned", "failed", "running", "paused", "pending")
 MOST_RUNGS = 6
 """Epochs at which trials were pruned that the chart marks, those with the most pruned trials first."""
 HIDDEN = ("seed", "channels_last", "iou_weight")

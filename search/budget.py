@@ -4,41 +4,52 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
 
+from search.methods.known import ENDED, Known
+from search.settings.config import StudyConfig
 from search.settings.sections import Budget
-from search.trials import Trial
 
 
-def trials_spent(budget: Budget, trials: Sequence[Trial], *, maximise: bool) -> str | None:
-    """Why no further trial is to begin, or None.
+class Limit:
+    """How many trials may begin, by the budgets that count trials and epochs: a function of what is known.
 
     Args:
-        budget: the study's.
-        trials: its trials, in order of number.
-        maximise: whether more of the first objective is better.
+        config: the study.
+        known: its trials; told on by others.
     """
-    if len(trials) >= budget.trials:
-        return f"{budget.trials} trials"
-    if budget.total_epochs is not None:
-        epochs = sum(len(trial.curve) for trial in trials)
-        if epochs >= budget.total_epochs:
-            return f"{epochs} epochs of {budget.total_epochs}"
-    if budget.no_gain_trials is not None and without_gain(trials, maximise=maximise) >= budget.no_gain_trials:
-        return f"no gain in {budget.no_gain_trials} trials"
-    return None
 
+    def __init__(self, config: StudyConfig, known: Known) -> None:
+        self._budget, self._known = config.budget, known
+        self._sign = 1.0 if config.objective[0].maximise else -1.0
+        self.reason = ""
+        """Why no further trial may begin, when `trials` was asked last; empty: one may."""
+        self._best, self._since, self._looked_at = -math.inf, 0, 0
+        """Of the trials below a number, all of which have ended: the best, and how many came after it."""
 
-def without_gain(trials: Sequence[Trial], *, maximise: bool) -> int:
-    """How many ended trials in a row, in order of number and up to the first that runs, did not better the best."""
-    best, since = -math.inf, 0
-    sign = 1.0 if maximise else -1.0
-    for trial in trials:
-        if not trial.ended:
-            break
-        value = sign * trial.values[0] if trial.values and trial.complete else -math.inf
-        best, since = (value, 0) if value > best else (best, since + 1)
-    return since
+    def trials(self) -> int:
+        """How many trials may have begun in all; those that have, where a budget is spent."""
+        self.reason = self._spent() or ""
+        return self._known.entered if self.reason else self._budget.trials
+
+    def _spent(self) -> str | None:
+        budget, known = self._budget, self._known
+        if known.entered >= budget.trials:
+            return f"{budget.trials} trials"
+        if budget.total_epochs is not None and known.epochs >= budget.total_epochs:
+            return f"{known.epochs} epochs of {budget.total_epochs}"
+        if budget.no_gain_trials is not None and self._without_gain() >= budget.no_gain_trials:
+            return f"no gain in {budget.no_gain_trials} trials"
+        return None
+
+    def _without_gain(self) -> int:
+        """How many ended trials in a row, in order of number and up to the first that runs, did not better the best."""
+        trials = self._known.trials
+        while self._looked_at < self._known.entered and trials[self._looked_at].state in ENDED:
+            trial = trials[self._looked_at]
+            value = self._sign * trial.final[0] if trial.final and trial.state == "complete" else -math.inf
+            self._best, self._since = (value, 0) if value > self._best else (self._best, self._since + 1)
+            self._looked_at += 1
+        return self._since
 
 
 class Spent:

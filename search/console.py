@@ -32,7 +32,7 @@ SAVE_LOG_EVERY_S = 30.0
 """How often the log is put into an object store."""
 ROWS = 12
 """Trials shown at once: those that run, then the last that ended."""
-COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red"}
+COLOURS = {"running": "cyan", "paused": "blue", "complete": "green", "pruned": "yellow", "failed": "red"}
 
 
 @contextmanager
@@ -145,8 +145,10 @@ class StudyView:
             shown = self._running.setdefault(info.path, Shown(event.trial, info.config.epochs))
             epoch = max(event.trial.curve, default=0)
             shown.rung = max((rung for rung in self._rungs if rung <= epoch), default=0)
+            if event.kind in ("paused", "ended"):
+                del self._running[info.path]
             if event.kind == "ended":
-                self._ended.append(self._running.pop(info.path))
+                self._ended.append(shown)
 
     def render(self) -> Group:
         """The table with its headline: those that run, then the last that ended."""
@@ -171,7 +173,8 @@ class StudyView:
 
     def _headline(self) -> Text:
         under_way = [_status(shown.trial) for shown in self._running.values()]
-        counts = {status: under_way.count(status) for status in ("running", "pending")} | self._standing.counts
+        counts: dict[str, int] = {status: under_way.count(status) for status in ("running", "pending")}
+        counts |= {"paused": len(self._standing.paused)} | {**self._standing.counts}
         told = " ".join(f"{count} {status}" for status, count in counts.items() if count)
         return Text(f"{self._name}: {self._standing.headline(told)}", style="bold")
 
@@ -190,6 +193,8 @@ def log_event(config: StudyConfig, standing: Standing, event: Event) -> None:
         own = f"{getattr(row, objective):.4f}, best " if objective in VAL_MEASURES else ""
         told = (name, row.epoch, epochs, objective, own, trial.values[0], trial.status.slot_s)
         LOG.info("%s  epoch %d/%d  %s %s%.4f  (%.1f s)", *told)
+    elif event.kind == "paused":
+        LOG.info("%s  paused after %d epochs", name, max(trial.curve))
     else:
         status, reason = trial.status, f": {trial.status.reason}" if trial.status.reason else ""
         LOG.info("%s  %s after %d epochs, %.0f s%s", name, status.status, status.epochs, status.slot_s, reason)

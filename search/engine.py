@@ -3,34 +3,32 @@
     order = engine.next()                          # a trial to run, or WAIT, or FINISHED
     status = engine.on_report(order.info.path, r)  # not None: the trial has ended, and is to stop
 
-First the baselines, then the suggestions of the sampler until a budget is spent, then the winners in full. A decision
-is made from the trials' records (search/trials.py), and written into the trial's folder before it is acted on: an
-engine made anew with `resume=True` goes on as this one. Then it is told to the listeners (console, journal, trackers).
+First the search: a free slot gets at once what its method decides from all that is known (search/decisions.py), until a
+budget is spent. Then the winners in full. A decision is written down before it is acted on: an engine made anew with
+`resume=True` goes on as this one. What became of a trial is told to the listeners (console, journal, trackers).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any
 
-import numpy as np
-
-from search.budget import Spent, trials_spent
+from search.budget import Spent
+from search.decisions import Decisions, state_of
 from search.events import Event, Kind, Listener
 from search.final import Finals, to_be_kept
+from search.log import LOG, PUT_BACK, Log
+from search.methods.known import ENDED
+from search.methods.method import REPEAT
+from search.methods.steps import Resume, Start, Stop
 from search.orders import Orders, trial_id
-from search.pruner import Direction, Rungs
-from search.sampling import Sampling
+from search.recall import NOT_FINITE, take_up, truthful
 from search.settings.config import StudyConfig
 from search.trials import Trial, Trials, read_trial, read_trials
-from trainables.life import Ending, end_trial, ending_of, tidy
+from trainables.life import Ending, end_trial, ending_of, pause_trial, tidy
 from trainables.order import Report, TrialOrder
 from trainables.record import EpochRow, Role, TrialRecord, TrialStatus, final_paths
-
-NOT_FINITE = "an objective is not finite"
-ATTEMPTS = 32
-"""How often a suggestion that was made before is replaced by another before the space counts as exhausted."""
 
 
 class Nothing(Enum):
@@ -53,7 +51,8 @@ class Engine:
     Args:
         config: the study.
         orders: makes its orders; knows its folder.
-        lag: `sampling.lag_of` the number of slots, as `study.json` has it.
+        slots: how many each pool has; one entry: all pools share them.
+        lag: of a repeatable study (`search.decisions`), as `study.json` has it; None: decisions know all there is.
         resume: go on with what the folder holds.
         elapsed_s: seconds that earlier sessions of this study took.
         warm: ended trials of earlier studies, which the sampler is told of.
@@ -68,13 +67,14 @@ class Engine:
         config: StudyConfig,
         orders: Orders,
         *,
-        lag: int,
+        slots: Mapping[str, int],
+        lag: int | None = None,
         resume: bool = False,
         elapsed_s: float = 0.0,
         warm: Sequence[Trial] = (),
         listeners: Sequence[Listener] = (),
     ) -> None:
-        self.config, self.folder, self.space, self.lag = config, orders.folder, config.search_space, lag
+        self.config, self.folder, self.space, self.slots = config, orders.folder, config.search_space, dict(slots)
         self.trials = Trials(read_trials(self.folder, config.objective) if resume else [], config.objective)
         self.running: dict[str, TrialOrder] = {}
         """By the paths of their folders."""
@@ -90,15 +90,7 @@ class Engine:
         self._finals: Finals | None = None
         self._for_finals: set[int] = set()
         """Numbers of the trials whose checkpoints are kept, as a final may go on from them."""
-        self._keys = {self._key(trial): trial.number for trial in self.trials}
-        directions: list[Direction] = ["maximize" if o.maximise else "minimize" for o in config.objective]
-        self.rungs = Rungs(
-            config.pruner.rungs(config.budget.epochs),
-            reduction_factor=config.pruner.reduction_factor,
-            directions=directions,
-        )
-        self._sampling = Sampling(config, lag=lag)
-        self._sampling.warm(warm)
+        self.decisions = Decisions(config, Log(self.folder), lag=lag, warm=warm)
         self._recall()
 
     # -- what to do next ---------------------------------------------------------------------------------------------
@@ -116,12 +108,12 @@ class Engine:
     def _next(self) -> TrialOrder | Nothing:
         if self._queue:
             return self._queue.pop(0)
-        if self.stop_reason is None:
-            self.stop_reason = self._search_over()
-        if self.stop_reason is None:
-            return self._next_of_search()
+        if self.stop_reason is None and (found := self._next_of_search()) is not None:
+            return found
         if any(order.info.role != "final" for order in self.running.values()):
             return WAIT
+        if self._finals is None:
+            self._end_the_open(self.stop_reason or "")
         if (final := self._next_final()) is not None:
             return final
         if self.running:
@@ -129,57 +121,55 @@ class Engine:
         self._keep_for_finals(set())
         return FINISHED
 
-    def _search_over(self) -> str | None:
-        """Why the search takes no further trials, or None."""
-        over = trials_spent(self.config.budget, self.trials, maximise=self.config.objective[0].maximise)
-        return over or self.spent.search_over()
-
-    def _next_of_search(self) -> TrialOrder | Nothing:
-        if len(self.running) >= self.lag:
+    def _next_of_search(self) -> TrialOrder | Nothing | None:
+        """None: the search is over."""
+        self.stop_reason = self.spent.search_over()
+        if self.stop_reason is not None:
+            return None
+        if self._is_full():
             return WAIT
-        number = len(self.trials)
-        if number < len(encoders := self.config.baseline_encoders):
-            return self._enter(self.space.baselines((encoders[number],))[0], role="baseline")
-        if not self._sampling.ready(number, lambda k: self.trials[k].ended):
-            return WAIT
-        self._sampling.feed(number, lambda k: self.trials[k])
-        return self._suggest(number)
+        order = self._decide()
+        if order is None and not self.decisions.known.open:
+            self.stop_reason = self.stop_reason or self.decisions.over()
+            return None
+        return order or WAIT
 
-    def _suggest(self, number: int) -> TrialOrder | Nothing:
-        """A configuration that was not trained yet; where there is none, the search is over."""
-        for attempt in range(ATTEMPTS):
-            proposal = self._sampling.suggest(number, attempt)
-            params = dict(proposal.params)
-            if self.space.key(params) not in self._keys:
-                return self._enter(params, role="search", notes=proposal.notes)
-        if self.config.study.repeats == "new_seed":
-            return self._enter(params, role="search", seed=self.config.study.seed + number)
-        left = (
-            [] if self.space.size() is None else [c for c in self.space.cells() if self.space.key(c) not in self._keys]
-        )
-        if left:
-            drawn = np.random.default_rng([self.config.sampler_seed, number]).integers(len(left))
-            return self._enter(left[int(drawn)], role="search")
-        size = self.space.size()
-        self.stop_reason = f"all {size} configurations of the space are trained" if size else "nothing new is proposed"
-        return self._next()
+    def _is_full(self) -> bool:
+        """Whether no slot is free. A trial may wait for a slot of its pool while those of another one are."""
+        total, busy = sum(self.slots.values()), len(self.running)
+        if len(self.slots) == 1 or busy >= 2 * total - 1:
+            return busy >= total
+        on_pool = Counter(order.pool.name for order in self.running.values())
+        return all(on_pool[pool] >= slots for pool, slots in self.slots.items())
 
-    def _enter(
-        self, params: Mapping[str, Any], *, role: Role, notes: Mapping[str, Any] | None = None, seed: int | None = None
-    ) -> TrialOrder:
-        """A new trial: written down, so that it will be trained."""
-        config = self.space.to_config(params, seed=seed)
-        info = self._orders.info(trial_id(len(self.trials)), role, config, dict(params), notes=dict(notes or {}))
+    def _decide(self) -> TrialOrder | None:
+        """The next order that the method decides; None if there is none now. Trials that it stops are ended."""
+        while (step := self.decisions.next()) is not None:
+            match step:
+                case Start():
+                    return self._enter(len(self.trials))
+                case Resume(number=number):
+                    return self._orders.order(self.trials[number].info, self.trials)
+                case Stop(number=number, reason=reason):
+                    self._end(self.trials[number], Ending(status="pruned", reason=reason))
+        return None
+
+    def _enter(self, number: int) -> TrialOrder:
+        """A trial that was decided: written down as one that is to be trained."""
+        seen = self.decisions.known.trials[number]
+        seed = self.config.study.seed + number if seen.notes.get(REPEAT) else None
+        config = self.space.to_config(seen.params, seed=seed)
+        role: Role = "baseline" if seen.baseline else "search"
+        info = self._orders.info(trial_id(number), role, config, dict(seen.params), notes=dict(seen.notes))
         order = self._orders.order(info, self.trials)
-        trial = Trial(info=info)
-        self.trials.append(trial)
-        self._keys.setdefault(self._key(trial), trial.number)
+        self.trials.append(Trial(info=info))
         return order
 
-    def _key(self, trial: Trial) -> str:
-        """What identifies a configuration; with another seed than the study's it is another one."""
-        config = trial.info.config
-        return self.space.key(trial.info.params) if config.seed == self.config.study.seed else config.key()
+    def _end_the_open(self, reason: str) -> None:
+        """End the trials that lie paused when the search is over before its method has decided about them."""
+        for trial in self.trials:
+            if not trial.ended:
+                self._end(trial, Ending(status="pruned", reason=reason))
 
     def _next_final(self) -> TrialOrder | None:
         """The next final that is not trained yet, once the search is over."""
@@ -200,7 +190,27 @@ class Engine:
         trial = self._under_way[path]
         stop = self._learn(trial, report.row, report.status) if report.row is not None else None
         ending = ending_of(report, stop)
-        return None if ending is None else self._end(trial, ending)
+        if ending is not None:
+            return self._end(trial, ending)
+        return None if trial.info.role == "final" else self._at_rung(trial)
+
+    def _at_rung(self, trial: Trial) -> TrialStatus | None:
+        """At a rung, decide what the slot does next: go on with the trial (None), or let it go."""
+        if max(trial.curve) < self.decisions.until(trial.number):
+            return None
+        path = trial.info.path
+        self.decisions.pause(trial.number)
+        order = self._decide()
+        if order is not None and order.info.path == path:
+            return None
+        if order is not None:
+            self._queue.append(order)
+        if not trial.ended:
+            trial.status = pause_trial(self.running.pop(path))
+            del self._under_way[path]
+            self._tell("paused", trial)
+            trial.rows = []
+        return trial.status
 
     def on_lost(self, path: str) -> TrialStatus:
         """A trial's slot is gone, and no other could be started for it."""
@@ -217,9 +227,8 @@ class Engine:
             return self.spent.money_over()
         if not trial.finite:
             return NOT_FINITE  # `_end` makes it a failure
-        known_below = max(0, trial.number - self.lag + 1)
-        if trial.info.role == "search" and self.rungs.should_prune(trial.number, row.epoch, known_below=known_below):
-            return f"not among the best 1/{self.config.pruner.reduction_factor} after {row.epoch} epochs"
+        assert trial.values is not None
+        self.decisions.report(trial.number, row.epoch, trial.values)
         return self.spent.search_over()
 
     def _catch_up(self, trial: Trial, row: EpochRow, status: TrialStatus) -> None:
@@ -233,20 +242,14 @@ class Engine:
                 trial.take(earlier, self.config.objective)
         trial.take(row, self.config.objective)
         self.spent.charge(trial.info.path, status.usd)
-        if trial.info.role != "final":
-            self._record_rungs(trial)
-
-    def _record_rungs(self, trial: Trial) -> None:
-        for epoch, reached in self.rungs.records.items():
-            reached.pop(trial.number, None)
-            if epoch in trial.curve:
-                self.rungs.record(trial.number, epoch, trial.curve[epoch])
 
     def _end(self, trial: Trial, ending: Ending) -> TrialStatus:
         """End a trial: written first, then told."""
-        order = self.running.pop(trial.info.path)
-        del self._under_way[trial.info.path]
-        trial.status = end_trial(order, _truthful(ending, trial))
+        order = self.running.pop(trial.info.path, None) or self._orders.order(trial.info)
+        self._under_way.pop(trial.info.path, None)
+        trial.status = end_trial(order, truthful(ending, trial))
+        if trial.info.role != "final":
+            self._note_end(trial)
         self.spent.charge(trial.info.path, trial.status.usd)
         bettered = None if trial.info.role == "final" else self.trials.note_end(trial)
         self._tidy(trial, bettered)
@@ -255,6 +258,11 @@ class Engine:
         self._tell("ended", trial)
         trial.rows = []
         return trial.status
+
+    def _note_end(self, trial: Trial) -> None:
+        """Tell the method of an end that it has not decided itself."""
+        if self.decisions.known.trials[trial.number].state not in ENDED:
+            self.decisions.end(trial.number, state_of(trial), trial.values)
 
     def _tidy(self, trial: Trial, bettered: Trial | None) -> None:
         """Leave of an ended trial's checkpoints the weights that are to be kept (`study.keep_checkpoints`)."""
@@ -285,11 +293,16 @@ class Engine:
 
     def _recall(self) -> None:
         """What follows from the trials that are there. Those that were under way go on first, in order of number."""
+        for number in range(len(self.trials), self.decisions.known.entered):  # its driver died before it was written
+            self._enter(number)
+        if len(self.trials) > self.decisions.known.entered:
+            raise ValueError(
+                f"{self.folder}/{LOG} does not tell of trial {self.decisions.known.entered:04d}; {PUT_BACK}"
+            )
         for trial in self.trials:
             self.spent.charge(trial.info.path, trial.status.usd)
-            self._record_rungs(trial)
-            if not trial.ended:
-                self._queue.append(self._orders.order(trial.info, self.trials))
+            if (order := take_up(trial, self.decisions, self._orders, self.trials)) is not None:
+                self._queue.append(order)
         bettered, ended = None, sorted((t for t in self.trials if t.ended), key=lambda t: t.status.ended_at)
         for trial in ended:
             bettered = self.trials.note_end(trial)
@@ -309,12 +322,3 @@ class Engine:
     def record(self, name: str, *, final: bool = False) -> TrialRecord:
         """The folder of a trial or of a final."""
         return self._orders.record(name, final=final)
-
-
-def _truthful(ending: Ending, trial: Trial) -> Ending:
-    """A trial whose objective is not finite has failed, even if it reported completion."""
-    if ending.status == "failed":
-        return ending
-    if not trial.curve:
-        return Ending(status="failed", reason="ended without a finished epoch", failure="exception")
-    return ending if trial.finite else Ending(status="failed", reason=NOT_FINITE, failure="not_finite")

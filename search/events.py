@@ -8,7 +8,7 @@ from typing import Literal
 
 from search.trials import Trial
 
-Kind = Literal["ordered", "epoch", "ended"]
+Kind = Literal["ordered", "epoch", "paused", "ended"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Event:
     """Something that happened to a trial, after it was written into its folder."""
 
     kind: Kind
-    """`ordered`: a slot is to train it; `epoch`: it finished one, or told its last one again; `ended`."""
+    """`ordered`: a slot is to train it; `epoch`: it finished one, or told its last one again;
+    `paused`: it lies with its checkpoint until it is ordered again; `ended`."""
     trial: Trial
 
 

@@ -27,6 +27,7 @@ from search.bill.placement import choose_pool
 from search.bill.show import print_dry_run
 from search.closing import closing
 from search.console import LOG, StudyView, log_event, study_log
+from search.decisions import lag_of
 from search.engine import Engine, StudyFailedError
 from search.folder import Clock, begun, elapsed_s, in_charge
 from search.journal import About, Journal
@@ -35,7 +36,6 @@ from search.orders import Orders
 from search.proof.provenance import STUDY, StudyInfo, check_same_data, check_same_settings, describe
 from search.proof.reproduce import reproduce as reproduce_trial
 from search.proof.verify import verify_resume
-from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.standing import Standing
 from trainables.config import TrialConfig
@@ -82,7 +82,7 @@ def run(config: StudyConfig, site: Site, *, resume: bool) -> None:
         if before is not None:
             check_same_data(before, card)
         info = before or _begin(config, folder, card, slots)
-        _search(config, site, folder, info, session=session, resume=before is not None)
+        _search(config, site, folder, info, slots, session=session, resume=before is not None)
     write_models(folder, card, info.name, tell=print)
     show_tables(folder)
     print(*closing(folder), sep="\n")
@@ -172,13 +172,22 @@ def _begin(config: StudyConfig, folder: Folder, card: DatasetCard, slots: Mappin
         shards=Folder(config.data.folder).uri,
         card=card,
         slots=dict(slots),
-        lag=lag_of(sum(slots.values())),
+        lag=lag_of(sum(slots.values())) if config.study.repeatable else None,
     )
     folder.write_json(STUDY, info.model_dump(mode="json"))
     return info
 
 
-def _search(config: StudyConfig, site: Site, folder: Folder, info: StudyInfo, *, session: str, resume: bool) -> None:
+def _search(
+    config: StudyConfig,
+    site: Site,
+    folder: Folder,
+    info: StudyInfo,
+    slots: Mapping[str, int],
+    *,
+    session: str,
+    resume: bool,
+) -> None:
     console = Console()
     with study_log(folder, to_terminal=not console.is_terminal), LiveMirrors(folder, config.track) as mirrors:
         orders = Orders(
@@ -190,7 +199,9 @@ def _search(config: StudyConfig, site: Site, folder: Folder, info: StudyInfo, *,
             session=session,
         )
         earlier = warm.read_warm(folder)
-        engine = Engine(config, orders, lag=info.lag, resume=resume, elapsed_s=elapsed_s(folder), warm=earlier)
+        engine = Engine(
+            config, orders, slots=slots, lag=info.lag, resume=resume, elapsed_s=elapsed_s(folder), warm=earlier
+        )
         journal = Journal(folder, _about(info, config), config.search_space)
         journal.rewrite(engine.trials)
         standing = Standing(config, engine.trials, engine.spent)

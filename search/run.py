@@ -29,7 +29,7 @@ DEFAULT = Path("nas.yaml")
 
 
 @app.command()
-def main(
+def main(  # noqa: PLR0913 - one option a choice
     space: Annotated[Path, typer.Option(help="The study's settings (docs/nas_yaml.md).")] = DEFAULT,
     out: Annotated[str | None, typer.Option(help="The study's folder; default: what the settings say.")] = None,
     here: Annotated[
@@ -41,11 +41,16 @@ def main(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and estimate; train nothing.")] = False,
     reproduce: Annotated[str | None, typer.Option(help="Train this trial again and compare.", metavar="TRIAL")] = None,
+    audit: Annotated[
+        str | None, typer.Option(help="Make every decision of the study in this folder again.", metavar="STUDY")
+    ] = None,
     verify_resume: Annotated[
         int | None, typer.Option(help="Kill the study N times at random and compare with an undisturbed one.", min=1)
     ] = None,
 ) -> None:
     """Search a space of trials, then train the winners in full."""
+    if audit is not None:
+        return _audit(audit)
     from search.settings.config import load_study_config
     from search.settings.outside import encoders, outside
 
@@ -68,6 +73,15 @@ def main(
         else:
             job.run(config, _site(here), resume=resume)
         if not fine:
+            raise typer.Exit(1)
+
+
+def _audit(study: str) -> None:
+    """Print every difference; exit status 1 if there is one."""
+    with exits("search"):
+        from search.proof.audit import show_audit
+
+        if not show_audit(study):
             raise typer.Exit(1)
 
 

@@ -28,6 +28,8 @@ class Standing:
         self._epochs_here = 0
         """Epochs that were trained in this session."""
         self._under_way: dict[str, Trial] = {}
+        self.paused = {trial.info.path for trial in trials if trial.status.status == "paused"}
+        """The folders of the trials that lie paused."""
         self._finals, self._final_epochs = 0, epochs_of_final(config)
         self._searched = self._searched_epochs = 0
         """Search trials that ended, and their epochs."""
@@ -43,10 +45,15 @@ class Standing:
         if event.kind == "ordered":
             self._under_way[trial.info.path] = trial
             self._finals += trial.info.role == "final"
+            self.paused.discard(trial.info.path)
         elif event.kind == "epoch":
             self._epochs_here += 1
-        else:
+        elif event.kind == "paused":
             del self._under_way[trial.info.path]
+            self.paused.add(trial.info.path)
+        else:
+            self._under_way.pop(trial.info.path, None)
+            self.paused.discard(trial.info.path)
             self._note_end(trial)
 
     @property

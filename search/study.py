@@ -153,7 +153,7 @@ def run_trials(engine: Engine, *, trainable: type[tune.Trainable] = Slot) -> Non
         KeyboardInterrupt: the study was interrupted; its folder can be resumed from.
         OSError: the disk is full, or the folder cannot be written for another reason; as above.
     """
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(engine.lag)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(2 * sum(engine.slots.values()))
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="mammosearch-tune-") as scratch:

@@ -306,6 +306,14 @@ def end_trial(order: TrialOrder, ending: Ending) -> TrialStatus:
     return status
 
 
+def pause_trial(order: TrialOrder) -> TrialStatus:
+    """Write that a trial lies with its checkpoint until it is taken up again. Its life is over for now, as above."""
+    record = TrialRecord(Folder(order.folder))
+    status = record.status().model_copy(update={"status": "paused", "session": order.session})
+    record.write_status(status)
+    return status
+
+
 def conclude(order: TrialOrder, report: Report, *, stop: str | None = None) -> TrialStatus | None:
     """End a trial with this report if it is its last, or to stop; its status, or None if it goes on. A `Judge`."""
     ending = ending_of(report, stop)

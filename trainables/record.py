@@ -28,7 +28,8 @@ from cluster.pools import Precision
 from cluster.storage import Folder
 from trainables.config import TrialConfig
 
-Status = Literal["pending", "running", "complete", "pruned", "failed"]
+Status = Literal["pending", "running", "paused", "complete", "pruned", "failed"]
+"""`paused`: it stands at a rung with its checkpoint, and may be taken up again."""
 ENDED: tuple[Status, ...] = ("complete", "pruned", "failed")
 Role = Literal["baseline", "search", "final"]
 ErrorKind = Literal["exception", "not_finite", "out_of_memory", "worker_died", "disk_full"]

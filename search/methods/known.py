@@ -58,6 +58,8 @@ class Known:
         """By number; those of earlier studies (a warm start) have negative ones."""
         self.entered = 0
         """How many trials of this study were entered: the number of its next one."""
+        self.epochs = 0
+        """How many epochs of this study's trials were reported."""
         self.ended: list[int] = []
         """Numbers of the ended trials, in the order in which they ended."""
         self.open: dict[int, Seen] = {}
@@ -95,6 +97,7 @@ class Known:
             trial.epoch, trial.last = epoch, tuple(values)
             trial.values[epoch] = trial.last
             self.reached.setdefault(epoch, []).append(trial)
+            self.epochs += number >= 0
 
     def pause(self, number: int) -> None:
         """A trial reached the epoch it was to train to, and waits for a decision."""

@@ -9,7 +9,9 @@ already: a proposal that is known is replaced by another attempt, and a finite s
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from search.settings.space import Space
 
 ATTEMPTS = 32
 """How often a proposal that was made before is replaced by another before it counts as a repeat."""
+REPEAT = "repeat"
+"""The note of a proposal that was made before: it is trained with another seed."""
 
 
 class Proposes(Protocol):
@@ -45,15 +49,29 @@ class Method:
         pruner: who decides what a free slot does.
         seed: of the study.
         trials: new trials that may begin in all, those that are known included.
+        baselines: the configurations that are trained first.
+        repeats: whether a proposal that was made before is proposed once more where nothing new is; its notes say so.
     """
 
     def __init__(
-        self, space: Space, known: Known, *, sampler: Proposes, pruner: Chooses, seed: int, trials: int
+        self,
+        space: Space,
+        known: Known,
+        *,
+        sampler: Proposes,
+        pruner: Chooses,
+        seed: int,
+        trials: int,
+        baselines: Sequence[Mapping[str, Any]] = (),
+        repeats: bool = False,
     ) -> None:
         self.space, self.known, self.seed, self.trials = space, known, seed, trials
+        self.baselines, self.repeats = baselines, repeats
         self._sampler, self._pruner = sampler, pruner
         self._keys: dict[str, int] = {}
         """What identifies a configuration -> the trial that has it; a memory of `known`."""
+        self._keyed = 0
+        """Trials below this number have their key there."""
         self._size = space.size()
         self._proposed: tuple[int, Proposal | None] = (-1, None)
         """The position at which the last proposal was made, and the proposal."""
@@ -72,12 +90,18 @@ class Method:
         number = self.known.entered
         if number >= self.trials:
             return None
-        for trial in range(len(self._keys), number):
+        if number < len(self.baselines):
+            return Proposal(params=self.baselines[number], notes={}, baseline=True)
+        for trial in range(self._keyed, number):
             self._keys.setdefault(self.space.key(self.known.trials[trial].params), trial)
+        self._keyed = max(self._keyed, number)
         for attempt in range(0 if self._is_exhausted() else ATTEMPTS):
             proposal = self._sampler.propose(number, attempt)
             if self.space.key(proposal.params) not in self._keys:
                 return proposal
+        if self.repeats:
+            proposal = self._sampler.propose(number, ATTEMPTS)
+            return replace(proposal, notes={**proposal.notes, REPEAT: True})
         return self._left(number)
 
     def _is_exhausted(self) -> bool:

@@ -99,6 +99,19 @@ class Setup:
             trials=trials,
         )
 
+    def method_of(self, config: StudyConfig) -> Method:
+        """As a study's settings have it, without a trial that may begin yet."""
+        return Method(
+            self.space,
+            self.known,
+            sampler=self.sampler(config.sampler.name),
+            pruner=self.pruner(config.pruner.name),
+            seed=self.seed,
+            trials=0,
+            baselines=self.space.baselines(found) if (found := config.baseline_encoders) else (),
+            repeats=config.study.repeats == "new_seed",
+        )
+
 
 def _halving(setup: Setup, *, ladder: Ladder | None = None, **changes: bool | int) -> Halving:
     return Halving(

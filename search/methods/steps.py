@@ -14,6 +14,8 @@ class Proposal:
     params: Mapping[str, Any]
     notes: Mapping[str, Any]
     """What the sampler must find again in the trial (`Seen.notes`)."""
+    baseline: bool = False
+    """Whether it is a baseline, which nobody proposed and nobody stops."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,8 +49,8 @@ class StudyInfo(BaseModel):
     size_px: int
     samples: dict[str, int]
     slots: dict[str, int]
-    lag: int
-    """How far behind a suggestion its newest result lies (`search.sampling`); kept when a study is resumed."""
+    lag: int | None
+    """Of a repeatable study, how far behind a decision lies what it knows (`search.decisions`); kept on a resume."""
     seed: int
     versions: dict[str, str]
     commit: str
@@ -59,7 +59,7 @@ class StudyInfo(BaseModel):
 
 
 def describe(
-    config: StudyConfig, *, name: str, shards: str, card: DatasetCard, slots: dict[str, int], lag: int
+    config: StudyConfig, *, name: str, shards: str, card: DatasetCard, slots: dict[str, int], lag: int | None
 ) -> StudyInfo:
     """What `study.json` says of a study that begins now."""
     return StudyInfo(
@@ -100,6 +100,7 @@ def check_same_settings(before: StudyInfo, config: StudyConfig) -> None:
     pairs = {
         "budget.epochs": (was.get("budget", {}).get("epochs"), config.budget.epochs),
         "study.seed": (before.seed, config.study.seed),
+        "study.repeatable": (before.lag is not None, config.study.repeatable),
         "data.build": (_shaping(was), _shaping(is_now)),
     }
     differences += [f"{key}: was {a!r}, is {b!r}" for key, (a, b) in pairs.items() if a != b]

@@ -2,8 +2,9 @@
 
 Two studies of the same settings are run in a temporary folder, one undisturbed, one whose driver (two times in three)
 or one of whose workers is killed by SIGKILL N times at random moments, and which is resumed after each kill of the
-driver. Every trial, its state, parameters, epochs, measures and rungs, and every final must be equal. Needs settings
-that are deterministic: a CPU pool.
+driver. Every decision of the killed one must come out the same again (`search.proof.audit`), and no trial be lost,
+doubled or left open. Where decisions depend on no clock (`study.repeatable`, or one slot) every trial, its state,
+parameters, epochs, measures and rungs, and every final must equal the undisturbed. Needs a CPU pool.
 
 Most of a small study's time is the start of Ray. So that kills fall into all of it, half of the driver's come after a
 random time, half a moment after the end of an epoch; a worker's come a moment after there is one.
@@ -30,6 +31,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from cluster.storage import Folder
 from search.journal import JOURNAL
+from search.proof.audit import audit
+from search.proof.provenance import read_info
 from trainables.order import SESSION
 from trainables.record import ENDED, TIMES, TrialRecord, trial_paths
 
@@ -166,13 +169,13 @@ def verify_resume(
         differences: list[str] = []
         while state.victims:
             if not state.disturb(within_s=took_s):
-                found = list(compare(whole, state.folder))
+                found = list(differences_of(whole, state.folder))
                 tell(f"study {state.studies} ended, {len(found)} differences")
                 differences += found
                 state.next_study()
         if state.folder.exists():
             finish(start(space, state.folder, *options), state.folder)
-            differences += compare(whole, state.folder)
+            differences += differences_of(whole, state.folder)
         studies = len(list(Path(scratch).glob("killed-*")))
         killed = f"{kills - workers} kills of the driver, {workers} of workers"
         tell(f"{killed}, {studies} studies: {len(differences)} differences")
@@ -194,6 +197,27 @@ def finish(process: subprocess.Popen[bytes], folder: Path) -> None:
     if process.wait() != 0:
         end = (folder.parent / "output.txt").read_text()[-2000:]
         raise RuntimeError(f"the study ended with status {process.returncode}:\n{end}")
+
+
+def differences_of(whole: Path, killed: Path) -> Iterator[str]:
+    """What is wrong with the killed study."""
+    yield from audit(Folder(killed))
+    info = read_info(Folder(whole))
+    if info.lag is not None or sum(info.slots.values()) == 1:
+        yield from compare(whole, killed)
+    else:
+        yield from complete(whole, killed)
+
+
+def complete(whole: Path, killed: Path) -> Iterator[str]:
+    """Trials that are lost, one too many, or not ended; two studies whose decisions depend on the clock."""
+    names = {folder: {path.name for path in (folder / "trials").glob("*")} for folder in (whole, killed)}
+    for name in sorted(names[whole] ^ names[killed]):
+        yield f"trials/{name} is {'lost' if name in names[whole] else 'one too many'}"
+    for path in sorted([*(killed / "trials").glob("*"), *(killed / "final").glob("*")]):
+        record = TrialRecord(Folder(path))
+        if record.status().status not in ENDED:
+            yield f"{path.parent.name}/{path.name} is {record.status().status} though the study is over"
 
 
 def compare(whole: Path, killed: Path) -> Iterator[str]:

@@ -223,7 +223,7 @@ def budgets(budget: Budget, pruner: PrunerConfig, baselines: int) -> Iterator[Pr
     """Budgets too small for what must happen in them."""
     if budget.trials < baselines:
         yield Problem(("budget", "trials"), f"fewer than the {baselines} baselines", f"at least {baselines}")
-    if pruner.name == "asha" and pruner.grace_epochs > budget.epochs:
+    if pruner.name != "none" and pruner.grace_epochs > budget.epochs:
         yield Problem(
             ("pruner", "grace_epochs"),
             f"above budget.epochs = {budget.epochs}",

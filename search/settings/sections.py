@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cluster.settings.problems import Problem, raise_problems
 from data_prep.schema import BuildSettings
-from search.pruner import rung_epochs
+from search.methods.rungs import rung_epochs
 from trainables.record import BEST_BY, VAL_MEASURES
 
 LEAST = ("parameters", "epoch_s", "usd")
@@ -76,8 +76,8 @@ class SamplerConfig(Section):
 class PrunerConfig(Section):
     """Who stops a trial before its budget is spent."""
 
-    name: Literal["asha", "none"] = "asha"
-    """`asha`: at each rung the best 1/`reduction_factor` go on."""
+    name: Literal["asha", "promotion", "hyperband", "ladder", "corrected", "freeze", "none"] = "asha"
+    """`asha`: at each rung the best 1/`reduction_factor` go on, the others end. docs/search.md has them all."""
     grace_epochs: int = Field(default=1, ge=1, le=MOST_EPOCHS)
     """Epochs of the first rung: no trial ends before."""
     reduction_factor: int = Field(default=3, ge=2, le=1000)
@@ -181,6 +181,8 @@ class Study(Section):
     """Path or URI of the study's folder; default `runs/<name>`."""
     seed: int = Field(default=0, ge=0, le=MOST_SEED)
     """Of the sampler and of every trial."""
+    repeatable: bool = False
+    """Whether decisions depend on no clock, so that the same seed and slots give the same study. Slots wait for it."""
     repeats: Literal["known", "new_seed"] = "known"
     """A configuration that is proposed again: `known` takes the result it had, `new_seed` trains it with another."""
     keep_checkpoints: Literal["best", "all", "none"] = "best"

@@ -18,7 +18,6 @@ from cluster.storage import Folder
 from search.engine import Engine
 from search.journal import About, Journal
 from search.orders import Orders
-from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.study import run_trials
 from tests.search.studies import ROOT, STEADY, settings
@@ -53,7 +52,7 @@ def main(folder: Path, shards: Path) -> None:
         )
     )
     orders = Orders(config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: config.pools[0])
-    engine = Engine(config, orders, lag=lag_of(1))
+    engine = Engine(config, orders, slots={"cpu": 1})
     journal = Journal(engine.folder, About(name="study", objectives=config.objective), engine.space)
     run_trials(engine)
     journal.rewrite(engine.trials)

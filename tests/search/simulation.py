@@ -9,9 +9,9 @@ from pathlib import Path
 
 from cluster.pools import Pool
 from cluster.storage import Folder
+from search.decisions import lag_of
 from search.engine import FINISHED, WAIT, Engine
 from search.orders import Orders
-from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from tests.trainables.fakes import MadeUpCrew, epoch_row
 from trainables.config import TrialConfig
@@ -50,7 +50,8 @@ def engine_on(folder: Folder, config: StudyConfig, *, slots: int = 1, resume: bo
     session = uuid.uuid4().hex
     folder.write_json(SESSION, {"session": session})
     orders = Orders(config, folder=folder, shards="somewhere", pool_for=lambda _: POOL, session=session)
-    return Engine(config, orders, lag=lag_of(slots), resume=resume)
+    lag = lag_of(slots) if config.study.repeatable else None
+    return Engine(config, orders, slots={POOL.name: slots}, lag=lag, resume=resume)
 
 
 def score(config: TrialConfig, epoch: int) -> float:

@@ -12,7 +12,6 @@ from search import here
 from search.engine import Engine
 from search.events import Event, Listener
 from search.orders import Orders
-from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.trials import Trial
 from tests.search.studies import ENCODER, STEADY, settings
@@ -30,7 +29,7 @@ def engine_for(folder: Path, shards: Path, *, resume: bool = False, **changes: A
     Folder(folder).write_json(SESSION, {"session": session})
     pool = config.pools[0]
     orders = Orders(config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: pool, session=session)
-    return Engine(config, orders, lag=lag_of(1), resume=resume)
+    return Engine(config, orders, slots={"cpu": 1}, resume=resume)
 
 
 def rows(engine: Engine) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from cluster.storage import Folder
 from data_prep.build import build
 from search.engine import Engine
 from search.orders import Orders
-from search.sampling import lag_of
 from search.settings.config import StudyConfig
 from search.study import run_trials
 from tests.search.studies import ENCODER, STEADY, processes_below, settings, wait_until
@@ -46,7 +45,7 @@ class Study:
         config = StudyConfig.model_validate(settings(shards, **changes))
         pool = config.pools[0]
         orders = Orders(config, folder=Folder(folder), shards=str(shards), pool_for=lambda _: pool)
-        self.engine = Engine(config, orders, lag=lag_of(1))
+        self.engine = Engine(config, orders, slots={"cpu": 1})
 
     def run(self, listener=lambda event: None):
         self.engine.listeners += [listener, self.look]

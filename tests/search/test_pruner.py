@@ -1,11 +1,16 @@
-from search.pruner import Rungs, rung_epochs
+from search.methods.known import Known
+from search.methods.rungs import Halving, Ladder, rung_epochs
+from search.methods.steps import Resume, Stop
 
 
-def rungs_with(values, *, directions=("maximize",), eta=3):
-    rungs = Rungs((1, 3), reduction_factor=eta, directions=directions)
+def decision(values, *, directions=("maximize",), eta=3, epoch=1):
+    """What is decided of the last of some trials that stand at an epoch; the others have gone on."""
+    known = Known()
     for number, value in enumerate(values):
-        rungs.record(number, 1, value if isinstance(value, tuple) else (value,))
-    return rungs
+        known.enter(number, {}, until=epoch)
+        known.report(number, epoch, value if isinstance(value, tuple) else (value,))
+    known.pause(len(values) - 1)
+    return Halving(known, Ladder((1, 3), 9), reduction_factor=eta, directions=directions).choose(lambda: None)
 
 
 def test_rungs_lie_below_the_full_budget():
@@ -15,50 +20,36 @@ def test_rungs_lie_below_the_full_budget():
 
 
 def test_first_trials_of_a_rung_are_never_pruned():
-    rungs = rungs_with([0.9, 0.1])
-    assert not rungs.should_prune(1, 1, known_below=1)
+    assert decision([0.9, 0.1]) == Resume(number=1, until=3)
 
 
 def test_trial_outside_the_best_third_is_pruned():
-    rungs = rungs_with([0.5, 0.6, 0.7, 0.1])
-    assert rungs.should_prune(3, 1, known_below=3)
+    assert decision([0.5, 0.6, 0.7, 0.1]) == Stop(number=3, reason="not among the best 1/3 after 1 epochs")
 
 
 def test_best_trial_goes_on():
-    rungs = rungs_with([0.5, 0.6, 0.7, 0.9])
-    assert not rungs.should_prune(3, 1, known_below=3)
+    assert decision([0.5, 0.6, 0.7, 0.9]) == Resume(number=3, until=3)
 
 
 def test_ties_with_the_best_go_on():
-    rungs = rungs_with([0.9, 0.9, 0.9, 0.9])
-    assert not rungs.should_prune(3, 1, known_below=3)
+    assert isinstance(decision([0.9, 0.9, 0.9, 0.9]), Resume)
 
 
 def test_minimised_objective_prunes_the_large():
-    rungs = rungs_with([0.5, 0.6, 0.7, 0.9], directions=("minimize",))
-    assert rungs.should_prune(3, 1, known_below=3)
+    assert isinstance(decision([0.5, 0.6, 0.7, 0.9], directions=("minimize",)), Stop)
 
 
-def test_epochs_between_rungs_never_prune():
-    rungs = rungs_with([0.9, 0.9, 0.9, 0.1])
-    rungs.record(3, 2, (0.0,))
-    assert not rungs.should_prune(3, 2, known_below=3)
-
-
-def test_decision_ignores_trials_that_may_still_run():
-    rungs = rungs_with([0.5, 0.9, 0.9, 0.9, 0.6])
-    assert not rungs.should_prune(4, 1, known_below=1)
-    assert rungs.should_prune(4, 1, known_below=4)
+def test_a_trial_is_compared_with_those_at_its_own_rung():
+    known = Known()
+    for number, value in enumerate((0.9, 0.9, 0.9, 0.1)):
+        known.enter(number, {}, until=3)
+        known.report(number, 3 if number == 3 else 1, (value,))
+    known.pause(3)
+    rungs = Halving(known, Ladder((1, 3), 9), reduction_factor=3, directions=("maximize",))
+    assert rungs.choose(lambda: None) == Resume(number=3, until=9)
 
 
 def test_two_objectives_prune_what_is_dominated():
-    rungs = rungs_with([(0.9, 10), (0.8, 20), (0.5, 5), (0.4, 30)], directions=("maximize", "minimize"))
-    assert rungs.should_prune(3, 1, known_below=3)
-    assert not rungs.should_prune(2, 1, known_below=2)
-
-
-def test_rebuilt_rungs_equal_the_recorded():
-    first = rungs_with([0.5, 0.6, 0.7])
-    second = Rungs((1, 3), reduction_factor=3, directions=("maximize",))
-    second.rebuild([(0, {1: (0.5,), 2: (0.55,)}), (1, {1: (0.6,)}), (2, {1: (0.7,)})])
-    assert second.records == first.records
+    trials = [(0.9, 10), (0.8, 20), (0.5, 5), (0.4, 30)]
+    assert isinstance(decision(trials, directions=("maximize", "minimize")), Stop)
+    assert isinstance(decision(trials[:3], directions=("maximize", "minimize")), Resume)

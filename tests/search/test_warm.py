@@ -7,7 +7,6 @@ from search import warm
 from search.engine import Engine
 from search.orders import Orders
 from search.proof.provenance import StudyInfo
-from search.sampling import lag_of
 from tests.search.simulation import POOL, make_config, make_engine, simulate, summary
 
 CONDITIONAL = {
@@ -42,7 +41,7 @@ def later(folder, source, **changes):
     config = make_config(**{**SPACE, "warm_start": [str(source)], **changes})
     warm.write_warm(Folder(folder), warm.gather(config))
     orders = Orders(config, folder=Folder(folder), shards="somewhere", pool_for=lambda _: POOL)
-    return Engine(config, orders, lag=lag_of(1), warm=warm.read_warm(Folder(folder)))
+    return Engine(config, orders, slots={"cpu": 1}, warm=warm.read_warm(Folder(folder)))
 
 
 def told(source, **changes):
