@@ -32,8 +32,9 @@ def take_up(trial: Trial, decisions: Decisions, orders: Orders, trials: Trials) 
         decisions.end(number, state_of(trial), trial.values)
         return None
     order = orders.order(trial.info, trials)
-    if not trial.finite or max(trial.curve, default=0) < decisions.until(number):
-        return order
+    epoch = max(trial.curve, default=0)
+    if not trial.finite or epoch < decisions.until(number) or epoch == trial.info.config.epochs:
+        return order  # after its last epoch too: its life tells that once more, and ends
     decisions.pause(number)
     trial.status = pause_trial(order)
     return None

@@ -39,6 +39,29 @@ def killed_study(folder, config, *, slots, every):
         return kill, engine
 
 
+def interrupted_study(folder, config, *, slots, every):
+    """As `killed_study`, but the driver dies in the middle of what it does about a report."""
+    for kill in itertools.count():
+        engine = make_engine(config, folder, slots=slots, resume=kill > 0)
+        describe(folder, config, slots=slots)
+        engine.listeners.append(dies_at(every + kill % 3))
+        try:
+            simulate(engine, slots=slots, order_seed=kill)
+        except KilledError:
+            continue
+        return kill, engine
+
+
+def dies_at(count):
+    events = itertools.count(1)
+
+    def listener(event):
+        if next(events) == count:
+            raise KilledError
+
+    return listener
+
+
 def describe(folder, config, *, slots):
     info = StudyInfo(
         name="study",
@@ -92,6 +115,20 @@ def test_repeatable_study_killed_with_three_slots_equals_the_undisturbed(tmp_pat
     kills, engine = killed_study(tmp_path / "s", config, slots=3, every=4)
     assert kills >= 3 and summary(engine) == summary(whole)
     assert list(audit(Folder(tmp_path / "s"))) == []
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+@pytest.mark.parametrize("pruner", PRUNERS)
+def test_driver_may_die_in_the_middle_of_a_decision(tmp_path, pruner, repeatable):
+    config = config_of("random", pruner, study={"repeatable": repeatable})
+    kills, engine = interrupted_study(tmp_path / "s", config, slots=3, every=9)
+    assert kills >= 3 and in_order(engine)
+    assert all(trial.complete for trial in engine.trials if len(trial.curve) == 4)
+    assert list(audit(Folder(tmp_path / "s"))) == []
+    if repeatable:
+        whole = make_engine(config, tmp_path / "whole", slots=3)
+        simulate(whole, slots=3)
+        assert summary(engine) == summary(whole)
 
 
 def test_paused_trials_go_on_from_their_epoch(tmp_path):
