@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from cluster.pools import Pool
+from cluster.pools import Pool, Precision
 from cluster.storage import Folder
 from data_prep.shards import open_shards
 from search.proof.provenance import StudyInfo, commit, read_info, versions
@@ -63,9 +63,10 @@ def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdi
     was_on_gpu = bool(pool.get("gpus_per_worker"))
     on_gpu = was_on_gpu and torch.cuda.is_available()
     worker = Worker(device="cuda" if on_gpu else "cpu", threads=pool.get("cpus_per_worker", 1))
-    again = _train_again(
-        trial.model_copy(update={"shards": info.dataset, "taken_from": "", "taken_epochs": 0}), then, worker, tell
-    )
+    trial = trial.model_copy(update={"shards": info.dataset, "taken_from": "", "taken_epochs": 0})
+    # What `precision: auto` meant there it means here, unless the hardware is of another kind.
+    precision = record.status().precision if was_on_gpu == on_gpu else None
+    again = _train_again(trial, then, worker, precision, tell)
     differences = list(_differences(then, again, tolerance=GPU_TOLERANCE if on_gpu else 0.0))
     return Verdict(
         agrees=not differences,
@@ -75,11 +76,20 @@ def reproduce(study: Folder, name: str, *, tell: Callable[[str], None]) -> Verdi
     )
 
 
-def _train_again(trial: TrialInfo, then: list[EpochRow], worker: Worker, tell: Callable[[str], None]) -> list[EpochRow]:
+def _train_again(
+    trial: TrialInfo, then: list[EpochRow], worker: Worker, precision: Precision | None, tell: Callable[[str], None]
+) -> list[EpochRow]:
     """The rows of a trial that is trained again, as many as it had then."""
     again: list[EpochRow] = []
     with tempfile.TemporaryDirectory(prefix="mammosearch-reproduce-") as folder:
-        order = TrialOrder(info=trial, folder=folder, pool=Pool(name="here"), retries=0, accumulate_on_oom=False)
+        order = TrialOrder(
+            info=trial,
+            folder=folder,
+            pool=Pool(name="here"),
+            precision=precision,
+            retries=0,
+            accumulate_on_oom=False,
+        )
 
         def judge(report: Report) -> TrialStatus | None:
             if (row := report.row) is not None:
@@ -107,7 +117,7 @@ def _differences(then: list[EpochRow], again: list[EpochRow], *, tolerance: floa
         f"epoch {row.epoch}: {name} was {getattr(row, name)!r}, is {getattr(new, name)!r}"
         for row, new in zip(then, again, strict=True)
         for name in MEASURES
-        if abs(getattr(row, name) - getattr(new, name)) > tolerance
+        if getattr(row, name) is not None and abs(getattr(row, name) - getattr(new, name)) > tolerance
     ]
 
 

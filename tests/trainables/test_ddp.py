@@ -70,26 +70,56 @@ def fail_on_one(case: Case, worker: Worker, folder: Folder) -> Any:
     return "it went on"
 
 
+def begin_on_unlike_machines(case: Case, worker: Worker, folder: Folder) -> Any:
+    """The ranks would choose different number formats."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainables.step.learner.best_precision", lambda device: ("bf16", "fp32")[worker.rank])
+        return TrialSession(case.config, disc_data(train=13), worker=worker).precision
+
+
 SGD = {"optimiser": "sgd", "learning_rate": 0.05}
 VGG = {"encoder": "vgg19", "decoder_norm": "identity", "batch_size": 4, "epochs": 2, "precision": "fp32"}
 SAME = {
     "even shares": Case(steady_config(**SGD)),
-    "uneven shares, clipped": Case(steady_config(**SGD, batch_size=5, gradient_clip_norm=0.1)),
+    "uneven shares, clipped, scheduled": Case(
+        steady_config(
+            **{**SGD, "momentum": 0.5, "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 1},
+            **{"batch_size": 5, "gradient_clip_norm": 0.1, "channels_last": False, "seed": 3},
+        )
+    ),
     "accumulation": Case(steady_config(**SGD, batch_size=6, accumulation=2)),
     "adam": Case(steady_config(learning_rate=1e-4)),
     "vgg19": Case(TrialConfig(**VGG, optimiser="sgd", learning_rate=0.003), size_px=64),
+    "a shallow, narrow U-Net with attention": Case(
+        steady_config(
+            **{"optimiser": "sgd", "learning_rate": 0.01, "decoder": "unet", "encoder_depth": 4},
+            **{"decoder_width": 0.5, "decoder_attention": "scse"},
+        )
+    ),
     "encoder apart, frozen first, averaged": Case(
-        steady_config(**SGD, encoder_rate_factor=0.1, frozen_encoder_epochs=1, ema_decay=0.9)
+        steady_config(
+            **SGD, encoder_rate_factor=0.1, frozen_encoder_epochs=1, ema_decay=0.9, threshold="validation", batch_size=5
+        )
     ),
     "all terms of the loss": Case(
-        steady_config(**SGD, bce_weight=1, focal_weight=1, tversky_weight=1, boundary_weight=1, batch_size=5)
+        steady_config(
+            **{**SGD, "batch_size": 5, "bce_weight": 1, "focal_weight": 1, "focal_gamma": 1, "tversky_weight": 1},
+            **{"tversky_alpha": 0.6, "boundary_weight": 1, "boundary_tolerance_px": 3},
+        )
     ),
     "strong augmentation, small lesions, smaller images": Case(
         steady_config(
-            **SGD, zoom=0.2, elastic=0.05, gamma=0.5, cutout=0.3, small_lesion_power=1, image_size_px=32, batch_size=5
+            **{**SGD, "zoom": 0.2, "elastic": 0.05, "gamma": 0.5, "cutout": 0.3, "small_lesion_power": 1},
+            **{"flip_vertical": True, "rotation_degrees": 40, "image_size_px": 32, "batch_size": 5},
         ),
         size_px=64,
     ),
+}
+NOT_COMPARED = {
+    "encoder_weights": "where training begins: read by every worker alike",
+    "normalisation": "which images are read",
+    "norm_statistics": "each worker's are averaged: `batch statistics`",
+    "precision": "rounds sums that one worker adds in another order; agreed on in `unlike machines`",
 }
 # pspnet leaves the last stages of its encoder unused, which DDP must be told; batch norms are averaged.
 BATCH_STATISTICS = Case(small_config(decoder="pspnet", batch_size=8, epochs=1))
@@ -97,6 +127,8 @@ TASKS: dict[str, tuple[Callable[[Case, Worker, Folder], Any], Case]] = {
     **{name: (train, case) for name, case in SAME.items()},
     "batch statistics": (train, BATCH_STATISTICS),
     "break": (train_with_a_break, SAME["even shares"]),
+    "break of an average": (train_with_a_break, SAME["encoder apart, frozen first, averaged"]),
+    "unlike machines": (begin_on_unlike_machines, Case(steady_config(precision="auto"))),
     "not finite": (fail_on_one, SAME["even shares"]),
 }
 
@@ -145,10 +177,22 @@ def test_all_workers_hold_the_same_model_and_give_the_same_rows(seen: list, case
     assert seen[0][case] == seen[1][case]
 
 
-def test_workers_resume_to_the_bit(seen: list) -> None:
-    whole, broken = seen[0]["even shares"], seen[0]["break"]
-    assert broken["history"] == whole["history"]
-    assert broken["total"] == whole["total"]
+@pytest.mark.parametrize(
+    ("case", "after"),
+    [("even shares", "break"), ("encoder apart, frozen first, averaged", "break of an average")],
+)
+def test_workers_resume_to_the_bit(seen: list, case: str, after: str) -> None:
+    assert seen[0][after] == seen[0][case]
+
+
+def test_workers_on_unlike_machines_train_in_one_number_format(seen: list) -> None:
+    assert [of_rank["unlike machines"] for of_rank in seen] == ["bf16", "bf16"]
+
+
+def test_every_setting_is_trained_by_two_workers() -> None:
+    defaults = TrialConfig()
+    tried = {n for case in SAME.values() for n in TrialConfig.model_fields if vars(case.config)[n] != vars(defaults)[n]}
+    assert tried | set(NOT_COMPARED) == set(TrialConfig.model_fields)
 
 
 def test_a_loss_that_is_not_finite_on_one_worker_ends_all(seen: list) -> None:
