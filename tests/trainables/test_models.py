@@ -233,6 +233,7 @@ def test_width_scales_every_decoder_that_has_one(decoder: str) -> None:
         assert counts[0] < counts[1] < counts[2]
 
 
+@pytest.mark.filterwarnings("error:Initializing zero-element tensors")
 @pytest.mark.parametrize("decoder", config.ATTENTIVE_DECODERS)
 def test_attention_goes_into_the_decoders_that_have_a_place_for_it(decoder: str) -> None:
     shape = {"encoder": SMALL, "decoder": decoder, "image_size_px": 64}

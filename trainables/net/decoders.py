@@ -8,6 +8,7 @@ Shapes: B batch, C channels, H rows, W columns.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -54,7 +55,10 @@ def create_net(architecture: Architecture, **arguments: Any) -> nn.Module:
     encoder, decoder = architecture.smp_encoder, architecture.decoder
     arguments = {"encoder_weights": None, "in_channels": 3, "classes": 1, **_choices(architecture), **arguments}
     try:
-        net = smp.create_model(decoder, encoder, **arguments)
+        with warnings.catch_warnings():
+            # Of attention over few channels, which is mended below.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            net = smp.create_model(decoder, encoder, **arguments)
     except (ValueError, KeyError, RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
         if "memory" in str(error):
             raise
