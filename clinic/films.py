@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from cluster.storage import Folder
-from data_prep.find.index import is_image_candidate, list_files
-from data_prep.shape.geometry import Box
+from data_prep.find.listing import is_image_candidate, list_files
+from data_prep.shape.box import Box
 
 UNSAFE = re.compile(r"[^\w.-]+", re.ASCII)
 LONGEST_NAME = 120
@@ -114,7 +114,7 @@ def _below(given: str) -> list[tuple[str, str]] | None:
         if not path.is_dir():
             return [(str(path), path.name)]
     folder = Folder(given)
-    listed = [file for file in list_files(folder)[0] if is_image_candidate(file)]
+    listed = [file for file in list_files(folder, any_name=True)[0] if is_image_candidate(file.relative)]
     if listed:
         return [(file.path, file.relative) for file in listed]
     if folder.local is None and folder.exists():  # an object, not a folder

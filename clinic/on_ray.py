@@ -19,7 +19,7 @@ import ray.data
 
 from clinic.films import FilmFile
 from clinic.stream import Job, Outcome, Spread
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 
 BLOCK_FILMS = 8
 """Films of one task: a full-size film takes about a second, so results come every few seconds."""

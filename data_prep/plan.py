@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from cluster.storage import Folder
 from data_prep.schema import SCHEMA_VERSION, SPLITS, BuildSettings, Rejected, Sample
 from data_prep.write import TASK, ShardTask
-
-PLACES = ("root", "index_csv")
-"""Settings that say where the source lies. Its content is in `source_sha256`; moving it changes nothing."""
 
 
 def plan(samples: Sequence[Sample], settings: BuildSettings, source: str) -> list[ShardTask]:
@@ -40,26 +36,28 @@ def plan(samples: Sequence[Sample], settings: BuildSettings, source: str) -> lis
     return tasks
 
 
-def source_sha256(samples: Sequence[Sample], rejected: Sequence[Rejected], root: str | None) -> str:
-    """The identity of a source: every sample and reject as found, with the size of each file, paths below `root`."""
-    paths = {s.image for s in samples} | {lesion.mask for s in samples for lesion in s.lesions}
-    sizes = _sizes(sorted(paths), root)
+def source_sha256(
+    samples: Sequence[Sample], rejected: Sequence[Rejected], root: str | None, sizes: Mapping[str, int]
+) -> str:
+    """The identity of a source: every sample and reject as found, with the size of each file, paths below `root`.
+
+    Args:
+        samples: with their splits.
+        rejected: what was left out.
+        root: of the source.
+        sizes: path -> bytes of the source's files, as they were listed.
+    """
     films: list[dict[str, Any]] = []
     for sample in sorted(samples, key=lambda s: s.sample_id):
         film = asdict(sample)
         film["image"] = (_below(sample.image, root), sizes[sample.image])
         film["lesions"] = [
-            {**asdict(lesion), "mask": (_below(lesion.mask, root), sizes[lesion.mask]), "crop": None}
+            {**asdict(lesion), "mask": (_below(lesion.mask, root), sizes[lesion.mask]), "crop": None, "extent": None}
             for lesion in sample.lesions
         ]
         films.append(film)
     left_out = sorted((_below(item.path, root), item.sample_id, item.reason.split(":")[0]) for item in rejected)
     return hashlib.sha256(json.dumps([films, left_out], sort_keys=True).encode()).hexdigest()
-
-
-def shaping_settings(settings: BuildSettings) -> dict[str, Any]:
-    """The settings that shape the samples: all but those that say where the source lies."""
-    return settings.model_dump(mode="json", exclude=set(PLACES))
 
 
 def versions() -> dict[str, str]:
@@ -72,14 +70,6 @@ def _task(file: str, samples: tuple[Sample, ...], settings: BuildSettings, sourc
     task = ShardTask(file=file, key="", samples=samples, settings=settings)
     decides = TASK.dump_json(task) + json.dumps([source, versions()]).encode()
     return ShardTask(file=file, key=hashlib.sha256(decides).hexdigest(), samples=samples, settings=settings)
-
-
-def _sizes(paths: Sequence[str], root: str | None) -> dict[str, int]:
-    """Path -> size in bytes; -1 for what is not there."""
-    if root and "://" in root:
-        listed = dict(Folder(root).walk())
-        return {path: listed.get(_below(path, root), -1) for path in paths}
-    return {path: file.stat().st_size if (file := Path(path)).is_file() else -1 for path in paths}
 
 
 def _below(path: str, root: str | None) -> str:

@@ -6,6 +6,7 @@
     python -m data_prep.run report shards/cbis           one HTML page about the data's quality
     python -m data_prep.run figure film.dcm              the paper's figure 1: original, min-max, z-score, CLAHE
     python -m data_prep.run amdahl --root /data/CBIS     what more workers bring, and what Amdahl's law says
+    python -m data_prep.run forget                       remove what this machine remembers of films
 
 Exit status: 0 done, 1 it failed, 2 a mistake in what was asked for, 130 interrupted (the same command goes on).
 """
@@ -63,13 +64,16 @@ def build(
     """Build a shard folder; a build that was interrupted goes on, a finished one is left as it is."""
     with exits("data_prep", go_on=SAME_COMMAND):
         wanted = _settings(settings, words, source=source, root=root)
+        from data_prep.build import InProcess
         from data_prep.build import build as build_shards
         from data_prep.look.progress import console_progress
         from data_prep.look.show import card_text
+        from data_prep.on_ray import RayWorkers
 
         folder = out or f"shards/{wanted.source}"
+        crew = InProcess() if workers == 0 else RayWorkers(workers)
         with console_progress() as progress:
-            card = build_shards(wanted, folder, overwrite=overwrite, workers=workers, progress=progress)
+            card = build_shards(wanted, folder, overwrite=overwrite, workers=crew, progress=progress)
         print(card_text(card, folder))
 
 
@@ -114,6 +118,18 @@ def figure(
         target = out or Path(f"{Path(film).stem}-normalised.png")
         target.write_bytes(png(normalisation_figure(film)))
         print(f"figure: {target}")
+
+
+@app.command()
+def forget() -> None:
+    """Remove what this machine remembers of films: their headers and their decoded samples."""
+    with exits("data_prep"):
+        from data_prep.cache import forget as forget_films
+        from data_prep.cache import remembered
+
+        for folder in remembered():
+            print(f"forgets {folder}")
+        print(f"{forget_films() / 1e6:.1f} MB freed")
 
 
 @app.command(cls=lists_settings(_keys))

@@ -1,7 +1,7 @@
 """The contracts of data preparation: what a source yields, what is in a shard, and what the card says.
 
     source (cbis_ddsm, pairs, phantom) --> list[Sample], list[Rejected], list[Repaired]
-    build                              --> shards/<name>/  card.json rejected.csv repaired.csv  train/ val/ test/
+    build                              --> shards/<name>/  _card.json _rejected.csv _repaired.csv  train/ val/ test/
 
 Everything below `data_prep` reads only what this module declares.
 """
@@ -9,19 +9,28 @@ Everything below `data_prep` reads only what this module declares.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from cluster.settings.problems import Problem, raise_problems
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "val", "test")
 
 Normalisation = Literal["clahe", "minmax", "zscore"]
 FieldOfView = Literal["whole", "lesion"]
 SourceName = Literal["cbis_ddsm", "pairs", "phantom"]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ShardName = Annotated[str, StringConstraints(pattern=r"^(train|val|test)/[0-9]{5}\.parquet$")]
+"""A shard's path inside its folder. A card that comes from elsewhere cannot name any other file."""
+
+ImageColumn = Annotated[str, StringConstraints(pattern=r"^image(_[a-z]+)?$")]
+
+PLACES = ("root", "index_csv")
+"""Settings that say where the source lies. Its content is in `source_sha256`; moving it changes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,8 @@ class Lesion:
     """`MALIGNANT`, `BENIGN`, `BENIGN_WITHOUT_CALLBACK`, or empty."""
     crop: str = ""
     """Path of the crop that came with it, where there is one."""
+    extent: float | None = None
+    """About which share of the film it takes, where that is known before its mask is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +72,10 @@ class Sample:
     """BI-RADS breast density 1-4."""
     split: str = ""
     """`train`, `val`, `test` where the source is official about it; empty: to be assigned by `split.py`."""
+    healthy: bool = False
+    """Whether the source says that there is no lesion, and means it."""
+    lost: int = 0
+    """Lesions that the source knows of and whose masks it cannot use."""
     repairs: tuple[str, ...] = field(default=())
     """What the source had to put right, e.g. `no_description: role found by content`."""
 
@@ -90,15 +105,24 @@ REASONS = {
     "empty_file": "the file has no bytes",
     "truncated": "the file ends before its pixel data does",
     "not_dicom": "the file is not DICOM (or not an image of a known format)",
+    "no_image": "a DICOM file that holds no image: a report, a plan, a presentation state, a header alone",
     "unreadable": "the file cannot be decoded",
+    "bad_name": "the file's name is not UTF-8",
+    "no_file": "a link that leads nowhere, a pipe, a socket or a device",
     "absurd_size": "the header claims an image larger than any mammogram",
     "wrong_depth": "the bit depth is none that a mammogram or a mask has",
     "outside_root": "a link that leads out of the source's folder",
+    "not_grey": "the pixel values are no grey values: a palette, or colour",
     "image_missing": "the full mammogram is not on disk",
+    "without_film": "a mask or crop whose film is not there or cannot be used",
     "mask_missing": "a lesion's mask is not on disk",
     "mask_black": "a lesion's mask marks no pixel",
     "mask_other_aspect": "a mask's aspect ratio differs from the image's by more than 1 %",
+    "mask_inverted": "a mask marks the air around the breast",
+    "mask_too_large": "a mask marks more than half of the breast",
     "no_lesion": "no usable lesion is left",
+    "healthy": "a film without a lesion; `healthy: keep` takes such films",
+    "incomplete": "some of a film's lesions have no usable mask; the setting `incomplete` decides what becomes of it",
     "no_breast": "no breast is found in the image",
     "split_conflict": "the patient is in both official splits; kept in test only",
     "duplicate": "the same film is there twice",
@@ -113,6 +137,9 @@ REPAIRS = {
     "wrong_description": "the header calls a file film, mask or crop and it is another; decided by its content",
     "mask_rescaled": "a mask of another size than its film was brought to the film's size",
     "lesions_left_out": "some of a film's lesions have no usable mask; the film is kept with the others",
+    "views_joined": "a mass and a calcification image show the same film; they are one sample with the lesions of both",
+    "not_utf8": "a CSV is not UTF-8; it was read as Latin-1",
+    "window_ignored": "the header's window would show nothing sensible; the film is shown without it",
     "box_missed_lesion": "the breast's box would have cut off a lesion; the whole film is shown",
 }
 
@@ -137,7 +164,24 @@ class Found:
     samples: list[Sample]
     rejected: list[Rejected]
     repaired: list[Repaired]
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Path -> bytes of every file of the samples."""
+    looked_for: str = ""
+    """What was looked for and what is there, for the message where nothing was found."""
+    warnings: tuple[str, ...] = ()
+    """What a person should know of the source, though samples were found."""
 
+
+LESION_TYPE = pa.struct(
+    [
+        ("lesion_id", pa.string()),
+        ("kind", pa.string()),
+        ("pathology", pa.string()),
+        ("area_px", pa.int32()),
+        ("exact_area_px", pa.float64()),
+    ]
+)
+"""An entry of the column `lesions`: `area_px` as in the mask, `exact_area_px` before the mask was cut to 0 and 1."""
 
 SHARD_SCHEMA = pa.schema(
     [
@@ -151,24 +195,24 @@ SHARD_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("image", pa.binary()),
         ("mask", pa.binary()),
-        ("shape", pa.list_(pa.int32(), 2)),
-        ("dtype", pa.string()),
-        ("lesions", pa.string()),
-        ("rows", pa.int32()),
-        ("columns", pa.int32()),
+        ("size_px", pa.int32()),
+        ("lesions", pa.list_(LESION_TYPE)),
+        ("film_rows", pa.int32()),
+        ("film_columns", pa.int32()),
         ("box", pa.list_(pa.int32(), 4)),
         ("flipped", pa.bool_()),
-        ("pixel_sha256", pa.string()),
+        ("spacing_mm", pa.list_(pa.float64(), 2)),
+        ("pixel_hash", pa.string()),
         ("repairs", pa.string()),
     ]
 )
 """The columns of a shard, in order; docs/formats.md explains each.
 
-`image` and `mask` are raw bytes of a C-ordered uint8 array of shape `shape` = (H, W); the mask holds 0 and 1. Further
-normalisations, if built, follow as binary columns `image_<normalisation>`. `lesions` is JSON: one object a lesion with
-`lesion_id kind pathology area_px` (area at the target size). `box` is (top, left, bottom, right) in pixels of the
-original image, of `rows` x `columns`; `flipped` tells whether the box was mirrored afterwards. `pixel_sha256` is the
-SHA-256 of the decoded original pixels.
+`image` and `mask` are raw bytes of a C-ordered uint8 array of shape (`size_px`, `size_px`); the mask holds 0 and 1.
+Further normalisations, if built, follow as binary columns `image_<normalisation>`. `lesions` has one entry a lesion;
+its areas are in pixels of the sample. `box` is (top, left, bottom, right) in pixels of the film, of `film_rows` x
+`film_columns`; `flipped` tells whether the box was mirrored afterwards. `spacing_mm` is the distance of the film's rows
+and of its columns, null where the file does not tell. `pixel_hash` is the XXH3-128 of the film's decoded pixels.
 """
 
 
@@ -210,6 +254,14 @@ class BuildSettings(BaseModel):
     """Height and width of the square samples."""
     normalisations: tuple[Normalisation, ...] = ("clahe",)
     """The first is the shard's column `image`, others follow as `image_<normalisation>`."""
+    window: Literal["header", "breast"] = "header"
+    """Which grey values are black and white: `header`, as the file's window and the part shown have it; `breast`, by
+    the percentiles (z-score: mean and deviation) of the breast, whatever the header says."""
+    healthy: Literal["drop", "keep"] = "drop"
+    """`keep`: films without a lesion (`pairs`: an empty mask cell, or a black mask) are samples with an empty mask."""
+    incomplete: Literal["train", "keep", "drop"] = "train"
+    """Films that lost a lesion because its mask is missing or broken. `train`: kept and marked in train, left out of
+    val and test. `keep`: kept and marked everywhere. `drop`: left out."""
     crop_to_breast: bool = True
     """Whether a whole view is cut to the breast's box."""
     orient: bool = True
@@ -233,29 +285,42 @@ class BuildSettings(BaseModel):
             raise_problems(Problem(("kinds",), "none", "mass, calc"))
         return self
 
+    @property
+    def film_window(self) -> Literal["header", "none"]:
+        """Whether the window in a film's header counts when it is read."""
+        return "header" if self.window == "header" else "none"
+
+    def keeps_incomplete(self, split: str) -> bool:
+        """Whether a film of this split that has lost a lesion is kept, and marked."""
+        return self.incomplete == "keep" or (self.incomplete == "train" and split == "train")
+
+    def shaping(self) -> dict[str, Any]:
+        """The settings that shape the samples: all but those that say where the source lies."""
+        return self.model_dump(mode="json", exclude=set(PLACES))
+
 
 class ShardFile(BaseModel):
     """One Parquet file of a shard folder."""
 
     model_config = ConfigDict(frozen=True)
 
-    rows: int
-    bytes: int
-    sha256: str
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: Sha256
 
 
 class DatasetCard(BaseModel):
-    """`card.json`: what a shard folder holds and how to make it again."""
+    """`_card.json`: what a shard folder holds and how to make it again."""
 
     model_config = ConfigDict(frozen=True)
 
     schema_version: int = SCHEMA_VERSION
     name: str
     settings: BuildSettings
-    source_sha256: str
+    source_sha256: Sha256
     """Over the sorted list of source files with their sizes and the CSVs' content."""
     columns: list[str]
-    image_columns: dict[str, str]
+    image_columns: dict[Normalisation, ImageColumn]
     """Normalisation -> column."""
     samples: dict[str, int]
     """Split -> number of samples."""
@@ -265,11 +330,26 @@ class DatasetCard(BaseModel):
     """Split -> number of lesions."""
     rejected: int
     repaired: int
-    files: dict[str, ShardFile]
+    warnings: list[str] = Field(default_factory=list)
+    """What a person should know of the data."""
+    files: dict[ShardName, ShardFile]
     """Path inside the folder -> what it must be."""
-    fingerprint: str
+    fingerprint: Sha256
     """SHA-256 over `files` and the settings that shape the samples: the data's identity in a study."""
     versions: dict[str, str]
     """Packages that shaped the bytes."""
     created_at: str
     """ISO 8601, UTC; not part of the fingerprint."""
+
+    @field_validator("samples", "patients", "lesions")
+    @classmethod
+    def _counts_each_split(cls, value: dict[str, int]) -> dict[str, int]:
+        if set(value) != set(SPLITS) or min(value.values()) < 0:
+            raise ValueError(f"a count of {', '.join(SPLITS)} is wanted")
+        return value
+
+    @field_validator("created_at")
+    @classmethod
+    def _is_time(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value

@@ -4,20 +4,20 @@
     samples = folder.load("train", "clahe")           # memory-mapped: all processes of a machine share the pages
     samples.images_NHW, samples.masks_NHW, samples.table
 
-The first `load` on a machine decodes the Parquet files into .npy files in a cache folder, named by the card's
-fingerprint; later ones map those. MAMMOSEARCH_CACHE names another place for the cache; it may be deleted at any time.
+The first `load` on a machine decodes the Parquet files into a cache folder (`data_prep.cache`), named by the card's
+fingerprint; later ones map what is there (`data_prep.decoded`).
 
 Shapes in names: `N` samples, `H` rows, `W` columns (both equal to `card.settings.size_px`).
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
+import json
 import os
-import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,28 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 from pydantic import ValidationError
 
 from cluster.storage import Folder
-from data_prep.schema import SCHEMA_VERSION, SHARD_SCHEMA, SPLITS, DatasetCard, Normalisation
+from data_prep.cache import cache_folder, private_file
+from data_prep.decoded import decoded
+from data_prep.schema import (
+    SCHEMA_VERSION,
+    SHARD_SCHEMA,
+    SPLITS,
+    BuildSettings,
+    DatasetCard,
+    Normalisation,
+    ShardFile,
+)  # fmt: skip
 
-CARD = "card.json"
+CARD = "_card.json"
+REJECTED = "_rejected.csv"
+REPAIRED = "_repaired.csv"
+"""What lies beside the Parquet files begins with `_`, which readers of Parquet folders pass over."""
+OLD_CARD = "card.json"
 TABLE_COLUMNS = [name for name in SHARD_SCHEMA.names if name not in ("image", "mask")]
+LEAK_COLUMNS = ["sample_id", "patient_id", "split", "pixel_hash"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +57,15 @@ class Samples:
     """uint8, read-only, mapped from the cache."""
     masks_NHW: np.ndarray
     """uint8 of 0 and 1, read-only, mapped from the cache."""
-    table: pd.DataFrame
-    """The other columns, one row a sample."""
+    read_table: Callable[[], pd.DataFrame] = field(repr=False)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The other columns, one row a sample; read when it is first asked for."""
+        return self.read_table()
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.images_NHW)
 
 
 @dataclass(frozen=True)
@@ -78,15 +96,15 @@ class ShardFolder:
             )
         if mistakes:
             raise ValueError("; ".join(mistakes))
-        column = self.card.image_columns[normalisation]
-        return Samples(
-            images_NHW=self._array(split, column), masks_NHW=self._array(split, "mask"), table=self.table(split)
-        )
+        columns, size = [self.card.image_columns[normalisation], "mask"], self.card.settings.size_px
+        shape = (self.card.samples.get(split, 0), size, size)
+        images_NHW, masks_NHW = decoded(self._cache(), split, columns, shape, self._batches(split, columns))
+        return Samples(images_NHW=images_NHW, masks_NHW=masks_NHW, read_table=lambda: self.table(split))
 
-    def table(self, split: str) -> pd.DataFrame:
-        """The columns of a split other than the pixels, one row a sample."""
-        empty = pa.schema([SHARD_SCHEMA.field(name) for name in TABLE_COLUMNS]).empty_table()
-        tables = [self._open(file).read(TABLE_COLUMNS) for file in self.files(split)]
+    def table(self, split: str, columns: Sequence[str] = TABLE_COLUMNS) -> pd.DataFrame:
+        """Columns of a split, by default all but the pixels; one row a sample."""
+        empty = pa.schema([SHARD_SCHEMA.field(name) for name in columns]).empty_table()
+        tables = [self._open(file, columns) for file in self.files(split)]
         return pa.concat_tables([empty, *tables]).to_pandas()
 
     def files(self, split: str) -> list[str]:
@@ -99,68 +117,62 @@ class ShardFolder:
         Raises:
             ValueError: names every shard that is missing or is not what the card says.
         """
-        wrong = [f"{file}: {fault}" for file in self.card.files if (fault := self._fault(file))]
+        wrong = []
+        for file in self.card.files:
+            try:
+                self._content(file)
+            except ValueError as error:
+                wrong.append(str(error))
         if wrong:
             raise ValueError(f"{self.folder} is damaged; build it again with --overwrite:\n  " + "\n  ".join(wrong))
 
-    def _fault(self, file: str) -> str:
+    def check_leaks(self) -> None:
+        """Refuse the folder if its splits leak; what was checked once on this machine is not checked again.
+
+        Raises:
+            ValueError: as `check_leaks`.
+        """
+        seen = json.dumps([[file, size] for file, size in self.folder.walk() if file in self.card.files])
+        proof = self._cache() / "no-leak"
+        if proof.exists() and proof.read_text() == seen:
+            return
+        check_leaks(pd.concat([self.table(split, LEAK_COLUMNS) for split in SPLITS]))
+        with private_file(proof) as stream:
+            stream.write(seen.encode())
+
+    def _content(self, file: str) -> bytes:
+        """A shard's bytes. Raises ValueError if they are not what the card says."""
         expected = self.card.files[file]
         try:
             content = self.folder.read_bytes(file)
         except FileNotFoundError:
-            return "missing"
+            raise ValueError(f"{file}: missing") from None
         if len(content) != expected.bytes:
-            return f"{len(content)} bytes, the card says {expected.bytes}"
-        return "" if hashlib.sha256(content).hexdigest() == expected.sha256 else "its SHA-256 is not the card's"
+            raise ValueError(f"{file}: {len(content)} bytes, the card says {expected.bytes}")
+        if hashlib.sha256(content).hexdigest() != expected.sha256:
+            raise ValueError(f"{file}: its SHA-256 is not the card's")
+        return content
 
-    def _open(self, file: str) -> pq.ParquetFile:
+    def _open(self, file: str, columns: Sequence[str]) -> pa.Table:
         try:
-            return pq.ParquetFile(f"{self.folder.path}/{file}", filesystem=self.folder.filesystem)
+            path = f"{self.folder.path}/{file}"
+            return pq.read_table(path, columns=list(columns), filesystem=self.folder.filesystem, partitioning=None)
         except (FileNotFoundError, pa.ArrowInvalid) as error:
             raise ValueError(
                 f"{self.folder}/{file} cannot be read ({error}); build it again with --overwrite"
             ) from error
 
-    def _array(self, split: str, column: str) -> np.ndarray:
-        size = self.card.settings.size_px
-        shape = (self.card.samples.get(split, 0), size, size)
-        if shape[0] == 0:
-            return np.zeros(shape, np.uint8)
-        file = self._cache() / f"{split}-{column}.npy"
-        with FileLock(f"{file}.lock"):  # one process decodes, the others wait for its file
-            if not file.exists():
-                self._decode(split, column, file, shape)
-        array_NHW: np.ndarray = np.load(file, mmap_mode="r")
-        return array_NHW
-
-    def _decode(self, split: str, column: str, file: Path, shape: tuple[int, int, int]) -> None:
-        aside = file.with_suffix(f".tmp-{uuid.uuid4().hex[:8]}")
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        try:
-            with aside.open("wb") as stream:  # written in sequence: on a full disk a mapped file would kill the process
-                np.lib.format.write_array_header_1_0(stream, header)
-                for image in self._column(split, column):
-                    stream.write(image)
-            aside.replace(file)
-        except OSError as error:
-            text = f"cannot write the cache {file}: {error}; MAMMOSEARCH_CACHE names another place"
-            raise OSError(error.errno or errno.EIO, text) from error
-        finally:
-            aside.unlink(missing_ok=True)
-
-    def _column(self, split: str, column: str) -> Iterator[memoryview]:
+    def _batches(self, split: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The columns of a split, each shard read once and checked."""
         for file in self.files(split):
-            fault = self._fault(file)
-            if fault:
-                raise ValueError(f"{self.folder}/{file}: {fault}; build it again with --overwrite")
-            for batch in self._open(file).iter_batches(batch_size=16, columns=[column]):
-                for value in batch.column(0):
-                    yield memoryview(value.as_buffer())
+            try:
+                content = self._content(file)
+            except ValueError as error:
+                raise ValueError(f"{self.folder}/{error}; build it again with --overwrite") from None
+            yield from pq.ParquetFile(pa.BufferReader(content)).iter_batches(batch_size=16, columns=list(columns))
 
     def _cache(self) -> Path:
-        folder = cache_root() / self.card.fingerprint[:32]
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        return cache_folder(self.card.fingerprint[:32])
 
 
 def open_shards(path: str | os.PathLike[str]) -> ShardFolder:
@@ -175,15 +187,16 @@ def open_shards(path: str | os.PathLike[str]) -> ShardFolder:
     """
     folder = Folder(path)
     shards = ShardFolder(folder, read_card(folder))
-    proof = shards._cache() / "no-leak"
-    if not proof.exists():
-        check_leaks(pd.concat([shards.table(split) for split in SPLITS]))
-        proof.touch()
+    shards.check_leaks()
     return shards
 
 
 def read_card(folder: Folder) -> DatasetCard:
-    """The card of a finished shard folder. Raises ValueError that names the next step."""
+    """The card of a finished shard folder.
+
+    Raises:
+        ValueError: there is none, it is of another version, or it is damaged. The message says what to do.
+    """
     try:
         value: Any = folder.read_json(CARD)
     except FileNotFoundError:
@@ -195,12 +208,30 @@ def read_card(folder: Folder) -> DatasetCard:
             "again with `python -m data_prep.run build --overwrite`"
         )
     try:
-        return DatasetCard.model_validate(value)
+        card = DatasetCard.model_validate(value)
     except ValidationError as error:
-        raise ValueError(f"{folder}/{CARD} is damaged; build the shards again with --overwrite: {error}") from error
+        faults = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
+        raise ValueError(f"{folder}/{CARD} is damaged ({faults}); build the shards again with --overwrite") from error
+    if card.fingerprint != fingerprint(card.files, card.settings):
+        raise ValueError(
+            f"{folder}/{CARD} is damaged: its fingerprint is not that of its files and settings; build the shards "
+            "again with --overwrite"
+        )
+    return card
+
+
+def fingerprint(files: Mapping[str, ShardFile], settings: BuildSettings) -> str:
+    """The data's identity: SHA-256 over the checksums of the shards and the settings that shape samples."""
+    identity = [{file: content.sha256 for file, content in sorted(files.items())}, settings.shaping()]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def _no_card(folder: Folder) -> str:
+    if folder.exists(OLD_CARD):
+        return (
+            f"{folder} was built by an older version of this code; build it again with `python -m data_prep.run build "
+            f"--out {folder} --overwrite ...` and the settings that stand in its {OLD_CARD}"
+        )
     if folder.exists(".building"):
         return f"the build of {folder} has not finished; run the same `python -m data_prep.run build` command to go on"
     return f"no shards at {folder} (it has no {CARD}); make them with `python -m data_prep.run build --out {folder}`"
@@ -210,13 +241,13 @@ def check_leaks(table: pd.DataFrame) -> None:
     """Refuse a dataset in which a patient, or the very same film, is in two splits.
 
     Args:
-        table: columns `sample_id`, `patient_id`, `split`, `pixel_sha256`, one row a sample.
+        table: columns `sample_id`, `patient_id`, `split`, `pixel_hash`, one row a sample.
 
     Raises:
         ValueError: names the patients and the films, with their splits.
     """
     lines = []
-    for column, word in (("patient_id", "patient"), ("pixel_sha256", "film")):
+    for column, word in (("patient_id", "patient"), ("pixel_hash", "film")):
         splits = table.groupby(column)["split"].nunique()
         for value in splits[splits > 1].index:
             shared = table[table[column] == value].sort_values("sample_id")
@@ -225,12 +256,3 @@ def check_leaks(table: pd.DataFrame) -> None:
     if lines:
         more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
         raise ValueError("splits leak: the same is in two of them:\n  " + "\n  ".join(lines[:20]) + more)
-
-
-def cache_root() -> Path:
-    """The folder of decoded shards on this machine: MAMMOSEARCH_CACHE, or `mammosearch` in the user's cache folder."""
-    named = os.environ.get("MAMMOSEARCH_CACHE")
-    if named:
-        return Path(named).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "mammosearch"

@@ -1,9 +1,9 @@
 """Train, val and test by patient: no patient is ever in two of them.
 
 The official split is kept. Patients in both official splits (31 of CBIS-DDSM, when masses and calcifications are
-joined) are used in test alone. Validation patients are taken from the training ones, in each stratum of kind and
-pathology alike. Sources without an official split get all three parts. The outcome depends on the patients' ids and
-the seed, not on the order of the samples.
+joined) are used in test alone. Validation patients are taken from the training ones, in each stratum of kind,
+pathology and lesion size alike. Sources without an official split get all three parts. The outcome depends on the
+patients' ids, lesions and the seed, not on the order of the samples.
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from data_prep.schema import SPLITS, BuildSettings, Rejected, Sample
 
 STRICTNESS = {"train": 0, "val": 1, "test": 2}
 """A patient in two official splits is kept in the stricter one."""
+
+
+QUANTILES = (0.25, 0.5, 0.75)
+"""Edges of the size classes of patients, by the median extent of their lesions."""
 
 
 def assign_splits(samples: list[Sample], settings: BuildSettings) -> tuple[list[Sample], list[Rejected]]:
@@ -66,11 +70,29 @@ def _drop_conflicts(samples: list[Sample]) -> tuple[list[Sample], list[Rejected]
 
 
 def _strata(samples: list[Sample]) -> dict[str, str]:
-    """Patient -> stratum: the kinds and pathologies of all of a patient's samples; patients in sorted order."""
+    """Patient -> stratum: kinds, pathologies and size of all of a patient's lesions; patients in sorted order."""
     found: dict[str, set[str]] = defaultdict(set)
+    extents: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
         found[sample.patient_id].update((f"1{sample.kind}", f"2{sample.pathology}"))
+        extents[sample.patient_id] += [lesion.extent for lesion in sample.lesions if lesion.extent is not None]
+    medians = {patient: float(np.median(sizes)) for patient, sizes in extents.items() if sizes}
+    edges = np.quantile(list(medians.values()), QUANTILES) if medians else np.empty(0)
+    for patient, median in medians.items():
+        found[patient].add(f"3{np.searchsorted(edges, median)}")
     return {patient: "/".join(sorted(found[patient])) for patient in sorted(found)}
+
+
+def drop_incomplete(samples: list[Sample], settings: BuildSettings) -> tuple[list[Sample], list[Rejected]]:
+    """Leave out the samples that have lost a lesion, where the settings want that in their split."""
+    kept, rejected = [], []
+    for sample in samples:
+        if not sample.lost or settings.keeps_incomplete(sample.split):
+            kept.append(sample)
+            continue
+        reason = f"incomplete: {sample.lost} lesion(s) without a usable mask, in {sample.split}"
+        rejected.append(Rejected(path=sample.image, sample_id=sample.sample_id, reason=reason))
+    return kept, rejected
 
 
 def _draw(rng: np.random.Generator, strata: dict[str, str], fraction: float, part: str) -> list[str]:

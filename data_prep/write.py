@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
-import json
+import math
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,9 +21,11 @@ from typing import Any
 import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.storage import Folder
+from data_prep.read.ahead import Fetched, fetch_ahead
 from data_prep.schema import SHARD_SCHEMA, BuildSettings, Rejected, Repaired, Sample, ShardFile
 from data_prep.shape.prepare import image_columns, prepare_sample
 
@@ -56,14 +57,17 @@ class ShardTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
+class SampleReport:
     """What a finished shard tells about one of its rows."""
 
     sample_id: str
     patient_id: str
-    pixel_sha256: str
-    mask_sha256: str
-    lesions: int
+    pixel_hash: str
+    mask_hash: str
+    diameters_px: list[float]
+    """Of its lesions at the size of the sample, each as wide as a disc of its area."""
+    incomplete: bool
+    """Whether it has lost a lesion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ class ShardReport:
     file: str
     key: str
     content: ShardFile
-    films: list[Film]
+    samples: list[SampleReport]
     rejected: list[Rejected]
     repaired: list[Repaired]
     read: int
@@ -84,16 +88,20 @@ TASK = TypeAdapter(ShardTask)
 REPORT = TypeAdapter(ShardReport)
 
 
-def write_shard(task: ShardTask, out: Folder) -> ShardReport:
+def write_shard(task: ShardTask, out: Folder | str) -> ShardReport:
     """Write one shard and its report, unless both are there already.
 
     Args:
         task: what to write.
-        out: the shard folder.
+        out: the shard folder, or its path or URI.
 
     Returns:
         The report.
+
+    Raises:
+        OSError: the disk or the network does not answer, or is full.
     """
+    out = out if isinstance(out, Folder) else Folder(out)
     done = finished(task, out)
     if done is not None:
         return done
@@ -102,25 +110,18 @@ def write_shard(task: ShardTask, out: Folder) -> ShardReport:
         file = Path(scratch) / "shard.parquet"
         writer = _Writer(file, task)
         content = writer.write()
-        place(file, out, task.file)
+        move_in(file, out, task.file)
     report = ShardReport(
         file=task.file,
         key=task.key,
         content=content,
-        films=writer.films,
+        samples=writer.samples,
         rejected=writer.rejected,
         repaired=writer.repaired,
         read=len(task.samples),
     )
     out.write_bytes(task.report_file, REPORT.dump_json(report))
     return report
-
-
-def write_row(row: dict[str, str], out: str) -> dict[str, str]:
-    """`write_shard` for a row of a Ray Data set: the task as JSON in, the report as JSON out."""
-    keep_freed_memory()
-    report = write_shard(TASK.validate_json(row["task"]), Folder(out))
-    return {"report": REPORT.dump_json(report).decode()}
 
 
 @cache
@@ -134,12 +135,6 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-
-
-def import_row(row: dict[str, float]) -> dict[str, float]:
-    """Do nothing but keep the worker, which has imported this module, for `wait_s` seconds."""
-    time.sleep(row["wait_s"])
-    return row
 
 
 def finished(task: ShardTask, out: Folder) -> ShardReport | None:
@@ -190,8 +185,7 @@ class _Writer:
     """Prepares a task's samples one after the other, and remembers what became of them."""
 
     def __init__(self, file: Path, task: ShardTask) -> None:
-        self.film_rows = 0
-        self.films: list[Film] = []
+        self.samples: list[SampleReport] = []
         self.rejected: list[Rejected] = []
         self.repaired: list[Repaired] = []
         self._file = file
@@ -206,29 +200,30 @@ class _Writer:
         pending: list[dict[str, Any]] = []
         size = len(image_columns(self._task.settings)) + 1
         row_bytes = size * self._task.settings.size_px**2
-        for sample in self._task.samples:
-            pending += self._prepare(sample)
+        for sample, fetched in fetch_ahead(self._task.samples):
+            pending += self._prepare(sample, fetched)
             if len(pending) * row_bytes >= ROW_GROUP_BYTES:
                 yield pa.RecordBatch.from_pylist(pending, schema=self._schema)
                 pending = []
         if pending:
             yield pa.RecordBatch.from_pylist(pending, schema=self._schema)
 
-    def _prepare(self, sample: Sample) -> list[dict[str, Any]]:
-        prepared = prepare_sample(sample, self._task.settings)
+    def _prepare(self, sample: Sample, fetched: Fetched) -> list[dict[str, Any]]:
+        prepared = prepare_sample(sample, self._task.settings, fetched)
         self.rejected += prepared.rejected
         self.repaired += prepared.repaired
-        self.films += [_film(row) for row in prepared.rows]
+        self.samples += [_report(row) for row in prepared.rows]
         return prepared.rows
 
 
-def _film(row: dict[str, Any]) -> Film:
-    return Film(
+def _report(row: dict[str, Any]) -> SampleReport:
+    return SampleReport(
         sample_id=row["sample_id"],
         patient_id=row["patient_id"],
-        pixel_sha256=row["pixel_sha256"],
-        mask_sha256=hashlib.sha256(row["mask"]).hexdigest(),
-        lesions=len(json.loads(row["lesions"])),
+        pixel_hash=row["pixel_hash"],
+        mask_hash=xxhash.xxh3_128_hexdigest(row["mask"]),
+        diameters_px=[round(2 * math.sqrt(lesion["exact_area_px"] / math.pi), 2) for lesion in row["lesions"]],
+        incomplete="lesions_left_out" in row["repairs"],
     )
 
 
@@ -240,7 +235,7 @@ def scratch_folder(out: Folder) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=out.local / BUILDING)
 
 
-def place(file: Path, out: Folder, name: str) -> None:
+def move_in(file: Path, out: Folder, name: str) -> None:
     """Move a finished file from `scratch_folder` into the shard folder, as a whole."""
     if out.local is None:
         out.write_bytes(name, file.read_bytes())

@@ -26,6 +26,7 @@ from cluster.storage import Folder
 from cluster.watchdog import watched
 from data_prep.build import Progress
 from data_prep.build import build as build_shards
+from data_prep.on_ray import RayWorkers
 from data_prep.schema import BuildSettings
 from search.engine import FINISHED, WAIT, Engine
 from search.settings.config import StudyConfig
@@ -54,7 +55,7 @@ def opened(config: StudyConfig) -> Iterator[Mapping[str, int]]:
 
 def build(settings: BuildSettings, folder: Folder, progress: Progress) -> None:
     """Make the study's shards, on Ray."""
-    build_shards(settings, folder, progress=progress)
+    build_shards(settings, folder, workers=RayWorkers(), progress=progress)
 
 
 class _Inert:

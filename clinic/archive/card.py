@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from clinic.archive.identity import FilmFacts, FilmIds
 from cluster.storage import Folder
 from data_prep.read.images import check_size
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 
 FILM = "film.json"
 

@@ -28,10 +28,11 @@ from clinic.progress import Tell
 from clinic.runtime.model import Model, open_model
 from clinic.stream import Outcome, Spread, here
 from cluster.storage import Folder
-from data_prep.read.dicom import is_dicom, read_image, read_stored
+from data_prep.read.dicom import read_image, read_stored
 from data_prep.read.files import FilePath, open_file, read_all
 from data_prep.schema import ReadError
-from data_prep.shape.geometry import Box, find_breast_box
+from data_prep.shape.box import Box
+from data_prep.shape.breast import find_breast
 
 TABLE = "archive.csv"
 ARCHIVE_REASONS = {
@@ -90,8 +91,6 @@ class Archivist:
 
     def _keep(self, film: FilmFile) -> dict[str, Any]:
         path: FilePath = read_all(film.path) if "://" in film.path else film.path
-        if not is_dicom(path):
-            raise SourceError("not_dicom")
         stored_HW, header = read_stored(path)
         if stored_HW.dtype.kind != "u":
             raise SourceError("signed")
@@ -118,9 +117,10 @@ class Archivist:
         return {"name": name, "status": "kept", "regions": len(entries), "film_bytes": film_bytes, "kept_bytes": kept}
 
     def _boxes(self, image_HW: np.ndarray, film: FilmFile) -> list[Box]:
-        breast = find_breast_box(image_HW)
-        if breast is None:
+        found = find_breast(image_HW)
+        if found is None:
             raise SourceError("no_breast")
+        breast = found.box
         if film.lesion is not None:
             lesions = [film.lesion, *film.others]
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 
 SMALLEST_PX = 128
 """A region is at least this high and wide, where the breast's box allows it."""

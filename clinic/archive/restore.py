@@ -14,7 +14,7 @@ from clinic.archive.card import FILM, FilmCard, RegionEntry, read_card
 from clinic.archive.roi import new_object, pixel_sha256, stored_values
 from clinic.predict.outputs import to_bytes
 from cluster.storage import Folder
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 
 
 @dataclass(frozen=True)

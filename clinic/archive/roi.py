@@ -21,7 +21,7 @@ from pydicom.uid import JPEGLSLossless
 
 from clinic.archive.identity import FilmFacts, FilmIds
 from clinic.dicom.source import MANUFACTURER
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 
 LARGEST_VALUE = 65535
 MOST_VALUES = 65535

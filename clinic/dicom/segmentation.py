@@ -16,7 +16,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
 
 from clinic.dicom.source import MANUFACTURER, Maker
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 
 MOST_SEGMENTS = 9
 """Each segment is a frame of the film's size: of a mask in many crumbs, the small ones share the last segment."""

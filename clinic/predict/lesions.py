@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_prep.shape.geometry import Box, bounding_box
+from data_prep.shape.box import Box, bounding_box
 
 
 @dataclass(frozen=True, kw_only=True)

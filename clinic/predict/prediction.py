@@ -17,7 +17,8 @@ import numpy as np
 from clinic.predict.lesions import Region, find_regions
 from clinic.runtime.model import Flip, Model
 from data_prep.schema import ReadError
-from data_prep.shape.geometry import Box, Geometry, find_geometry, lesion_box
+from data_prep.shape.box import Box, lesion_box
+from data_prep.shape.geometry import Geometry, find_geometry
 from data_prep.shape.normalise import normalised_sample
 from trainables.model.info import ModelInfo
 

@@ -21,8 +21,8 @@ from clinic.predict.prediction import BoxError, Options, Prediction, check_model
 from clinic.runtime.model import Model, open_model
 from clinic.stream import Outcome
 from cluster.storage import Folder
-from data_prep.read.dicom import is_dicom, read_dataset, read_image
-from data_prep.read.files import FilePath, read_all
+from data_prep.read.dicom import read_tagged_film
+from data_prep.read.files import FilePath
 from data_prep.schema import ReadError
 
 FilmStatus = Literal["segmented", "partly", "left_out"]
@@ -111,9 +111,8 @@ class Predictor:
 
 def read_film(path: FilePath) -> tuple[np.ndarray, Dataset | None]:
     """The pixels of a film and, if it is DICOM, every tag before them. Raises ReadError."""
-    if isinstance(path, str) and "://" in path:
-        path = read_all(path)  # once through the network
-    return read_image(path), read_dataset(path) if is_dicom(path) else None
+    film, header = read_tagged_film(path)
+    return film.image_HW, header
 
 
 def spacing_of(header: Dataset | None) -> tuple[float, float] | None:

@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 import pandas as pd
 
 from cluster.storage import Folder
+from data_prep.find.tables import read_csv_text
 from data_prep.schema import Rejected, Repaired
 
 IMAGE_NAME = re.compile(r"^(Mass|Calc)-(Training|Test)_(P_\d+)_(LEFT|RIGHT)_(CC|MLO)(?:_(\d+))?$")
@@ -85,10 +86,11 @@ def read_cases(root: Folder, csvs: Iterable[str]) -> tuple[list[Case], list[Reje
     repaired: list[Repaired] = []
     found = False
     for path in csvs:
-        rows = _read_rows(root, path)
+        rows, notes = _read_rows(root, path)
         if rows is None:
             continue
         found = True
+        repaired += notes
         repaired += _strip(rows, f"{root}/{path}")
         for case in _derive(rows, PurePosixPath(path).name):
             code = _fault(case, cases)
@@ -109,15 +111,16 @@ def worst_pathology(pathologies: Iterable[str]) -> str:
     return max(pathologies, key=lambda p: PATHOLOGIES.index(p) if p in PATHOLOGIES else -1)
 
 
-def _read_rows(root: Folder, path: str) -> list[dict[str, str]] | None:
-    """The CSV's rows with columns in snake case, or None if it is no case description."""
-    content = root.read_bytes(path).decode("utf-8-sig", errors="replace")
+def _read_rows(root: Folder, path: str) -> tuple[list[dict[str, str]] | None, list[Repaired]]:
+    """The CSV's rows with columns in snake case, or None if it is no case description; and what was put right."""
+    content, repaired = read_csv_text(root, path)
     reader = csv.reader(io.StringIO(content, newline=""))
     header = [re.sub(r"\s+", "_", name.strip().lower()) for name in next(reader, [])]
     if not set(header) >= COLUMNS:
-        return None
+        return None, []
     # A short row lacks its last columns; it is found out by what is then empty.
-    return [dict(zip(header, [*row, *[""] * len(header)], strict=False)) for row in reader if row]
+    rows = [dict(zip(header, [*row, *[""] * len(header)], strict=False)) for row in reader if row]
+    return rows, repaired
 
 
 def _strip(rows: list[dict[str, str]], path: str) -> list[Repaired]:

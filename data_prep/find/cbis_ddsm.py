@@ -11,7 +11,9 @@ that was changed, on the SeriesInstanceUID in the CSV's paths). The rules, one b
   is missing or says otherwise, that is logged as a repair.
 - mask of another size than its image: same aspect within 1 % is resized when it is read (`mask_rescaled`), any other is
   rejected (`mask_other_aspect`).
-- a lesion without a mask is rejected, the image's other lesions stay; an image without lesions is rejected.
+- a lesion without a mask is rejected, the image's other lesions stay, and the image is marked; an image without
+  lesions is rejected.
+- a view that is there as a mass and as a calcification image of the same pixels is one sample.
 - the patient is the `P_nnnnn` in the name; the split is the official one.
 """
 
@@ -26,13 +28,18 @@ import numpy as np
 
 from cluster.storage import Folder
 from data_prep.find.cbis_cases import IMAGE_NAME, Case, read_case_csvs, read_cases, worst_pathology
-from data_prep.find.index import FileRecord, MapBatches, build_index, compare_sizes, is_image_candidate, list_files
+from data_prep.find.index import MapBatches, build_index, compare_sizes, digest_uid
 from data_prep.find.kaggle import cases_of_names, is_preprocessed, name_records
+from data_prep.find.listing import FileRecord, is_image_candidate, list_files, what_is_there
+from data_prep.find.views import join_views
 from data_prep.read.dicom import read_image
 from data_prep.schema import BuildSettings, Found, Lesion, ReadError, Rejected, Repaired, Sample
 
 __all__ = ["find_samples", "read_case_csvs"]
 
+LOOKED_FOR = (
+    "looked for DICOM files whose PatientID is an image's name (Mass-Training_P_00001_LEFT_CC), or the JPEG or PNG set"
+)
 MASK_DESCRIPTION = "roi mask"
 CROP_DESCRIPTION = "cropped"
 
@@ -54,7 +61,7 @@ def find_samples(
     if not root.exists():
         raise ValueError(f"root: {root} does not exist; give the folder of the CBIS-DDSM download")
     files, links = list_files(root)
-    images = [f for f in files if is_image_candidate(f)]
+    images = [f for f in files if is_image_candidate(f.relative)]
     cases, rejected, repaired = _read_cases(settings, root, files)
     records = build_index(images, cache=index_cache, map_batches=map_batches)
     records, cases = name_records(root, _csvs(files), records, cases)
@@ -63,7 +70,24 @@ def find_samples(
     wanted = _by_image(case for case in cases if case.kind in settings.kinds)
     samples = [sample for name in sorted(wanted) if (sample := join.to_sample(name, wanted[name])) is not None]
     join.reject_unused(settings.kinds)
-    return Found(samples=samples, rejected=join.rejected, repaired=join.repaired)
+    samples, joined = join_views(samples, {record.path: record for record in records})
+    return Found(
+        samples=samples,
+        rejected=join.rejected,
+        repaired=[*join.repaired, *joined],
+        sizes={record.path: record.bytes for record in records},
+        looked_for="" if samples else f"{LOOKED_FOR}; {what_is_there(root, images, links)}",
+        warnings=_missing_csvs(cases, settings.kinds, join.unknown),
+    )
+
+
+def _missing_csvs(cases: list[Case], kinds: tuple[str, ...], unknown: int) -> tuple[str, ...]:
+    """A word on CSVs that are not there, where there are files that no CSV names."""
+    there = {(case.kind, case.split) for case in cases}
+    missing = [f"{kind} {split}" for kind in kinds for split in ("train", "test") if (kind, split) not in there]
+    if not missing or not unknown:
+        return ()
+    return (f"no case-description CSV of {', '.join(missing)} was found: {unknown} files are named by none",)
 
 
 def _read_cases(
@@ -102,6 +126,8 @@ class _Join:
     files: dict[str, list[FileRecord]] = field(default_factory=lambda: defaultdict(list))
     """Image or lesion name -> its files."""
     unnamed: list[FileRecord] = field(default_factory=list)
+    unknown: int = 0
+    """Files whose name no CSV has."""
 
     def sort_in(self, records: Iterable[FileRecord]) -> None:
         """Gather the files by name: from PatientID, else from the series, else (broken files) from the path."""
@@ -109,7 +135,7 @@ class _Join:
         for record in records:
             name = record.name
             if not IMAGE_NAME.match(name):
-                name = series.get(record.series_uid, "") or (_name_in_path(record.relative) if record.fault else "")
+                name = series.get(record.series, "") or (_name_in_path(record.relative) if record.fault else "")
             if name:
                 self.files[name].append(record)
             else:
@@ -119,6 +145,7 @@ class _Join:
         """One image with its usable lesions, or None if it had to be left out."""
         image = self._pick_image(name)
         if image is None:
+            self._reject_lesion_files(name, cases)
             return None
         repairs = self._describe(image, name, "full")
         lesions = []
@@ -130,7 +157,11 @@ class _Join:
         if not lesions:
             self._reject(image.path, name, "no_lesion: none of its lesions has a usable mask")
             return None
-        return _build_sample(cases[0], image, lesions, repairs)
+        lost = len(cases) - len(lesions)
+        if lost:
+            text = f"lesions_left_out: {lost} of {len(cases)}; its other files have the reason"
+            repairs.append(self._repair(image.path, name, text))
+        return _build_sample(cases[0], image, lesions, repairs, lost=lost)
 
     def reject_unused(self, kinds: tuple[str, ...]) -> None:
         """Give a reason for each file that no sample took and no rule has named yet."""
@@ -140,6 +171,7 @@ class _Join:
                 if record.fault:
                     self._reject(record.path, _image_of(name), record.fault)
                 elif name.split("-")[0].lower() in kinds and name not in known:
+                    self.unknown += 1
                     self._reject(record.path, _image_of(name), f"no_lesion: no row of the case CSVs names {name!r}")
         for record in self.unnamed:
             reason = record.fault or "bad_row: neither its PatientID nor its series is in the case CSVs"
@@ -156,6 +188,13 @@ class _Join:
         best = max(usable, key=lambda r: r.rows * r.columns)
         self._reject_duplicates([r for r in usable if r is not best], best, name)
         return best
+
+    def _reject_lesion_files(self, name: str, cases: list[Case]) -> None:
+        """Give a reason for the masks and crops of an image that is not there."""
+        for case in cases:
+            for record in self.files.get(case.lesion_name, []):
+                if not record.fault:
+                    self._reject(record.path, name, "without_film: the film of this lesion cannot be used")
 
     def _take_faults(self, name: str) -> list[FileRecord]:
         """Remove and return the broken files of a name: the caller reports them."""
@@ -182,7 +221,7 @@ class _Join:
             return None, []
         if sizes:
             notes.append(self._repair(mask.path, name, f"{sizes} (lesion {lesion_id})"))
-        return _build_lesion(case, mask, crop), notes
+        return _build_lesion(case, mask, crop, image), notes
 
     def _pick_mask(self, lesion_name: str, image: FileRecord, name: str) -> tuple[FileRecord | None, FileRecord | None]:
         """(mask, crop) among the files of a lesion, told apart by content."""
@@ -217,11 +256,11 @@ class _Join:
 
 
 def _names_by_series(cases: list[Case]) -> dict[str, str]:
-    """SeriesInstanceUID in a CSV path -> image or lesion name."""
+    """Digest of the SeriesInstanceUID in a CSV path -> image or lesion name."""
     names: dict[str, str] = {}
     for case in cases:
-        names |= {case.crop_series: case.lesion_name, case.mask_series: case.lesion_name}
-    names |= {case.image_series: case.image_name for case in cases}
+        names |= {digest_uid(uid): case.lesion_name for uid in (case.crop_series, case.mask_series)}
+    names |= {digest_uid(case.image_series): case.image_name for case in cases}
     names.pop("", None)
     return names
 
@@ -263,17 +302,18 @@ def _is_two_valued(record: FileRecord) -> bool:
     return bool(np.mean(extreme) > 0.995)
 
 
-def _build_lesion(case: Case, mask: FileRecord, crop: FileRecord | None) -> Lesion:
+def _build_lesion(case: Case, mask: FileRecord, crop: FileRecord | None, image: FileRecord) -> Lesion:
     return Lesion(
         lesion_id=case.lesion_id,
         mask=mask.path,
         kind=case.kind,
         pathology=case.pathology,
         crop=crop.path if crop else "",
+        extent=crop.rows * crop.columns / (image.rows * image.columns) if crop else None,
     )
 
 
-def _build_sample(case: Case, image: FileRecord, lesions: list[Lesion], repairs: list[str]) -> Sample:
+def _build_sample(case: Case, image: FileRecord, lesions: list[Lesion], repairs: list[str], *, lost: int) -> Sample:
     return Sample(
         sample_id=case.image_name,
         patient_id=case.patient_id,
@@ -285,5 +325,6 @@ def _build_sample(case: Case, image: FileRecord, lesions: list[Lesion], repairs:
         pathology=worst_pathology(lesion.pathology for lesion in lesions),
         density=case.density,
         split=case.split,
+        lost=lost,
         repairs=tuple(repairs),
     )

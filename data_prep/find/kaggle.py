@@ -20,7 +20,9 @@ import pandas as pd
 
 from cluster.storage import Folder
 from data_prep.find.cbis_cases import SPLITS, Case, worst_pathology
-from data_prep.find.index import FileRecord
+from data_prep.find.index import digest_uid
+from data_prep.find.listing import FileRecord
+from data_prep.find.tables import read_csv_text
 
 SERIES_FOLDER = re.compile(r"^\d+(\.\d+){2,}$")
 PREPROCESSED = re.compile(
@@ -76,7 +78,7 @@ def _read_infos(root: Folder, csvs: list[str]) -> dict[str, dict[str, str]]:
     """`<series>/<file>` -> the row of dicom_info.csv."""
     infos: dict[str, dict[str, str]] = {}
     for path in csvs:
-        content = root.read_bytes(path).decode("utf-8-sig", errors="replace")
+        content, _ = read_csv_text(root, path)
         if not set(content.split("\n", 1)[0].strip().split(",")) >= INFO_COLUMNS:
             continue
         table = pd.read_csv(io.StringIO(content), dtype=str, keep_default_na=False, usecols=list(INFO_COLUMNS))
@@ -96,7 +98,7 @@ def _name_record(record: FileRecord, infos: dict[str, dict[str, str]]) -> FileRe
     return replace(
         record,
         name=info.get("PatientID", "").strip(),
-        series_uid=info.get("SeriesInstanceUID", "").strip() or folder,
+        series=digest_uid(info.get("SeriesInstanceUID", "").strip() or folder),
         description=info.get("SeriesDescription", "").strip(),
     )
 

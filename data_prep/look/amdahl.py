@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from cluster.session import connect, machine_cpus
 
-from data_prep.build import BuildProgress, Progress, build, warm_up
+from data_prep.build import BuildProgress, Progress, build
+from data_prep.on_ray import RayWorkers
 from data_prep.schema import BuildSettings
 
 PAPER_SHARE = 0.85
@@ -122,8 +123,9 @@ def _measure_one(settings: BuildSettings, out: str, workers: int, progress: Prog
         tell(state)
 
     with connect(cpus=workers, object_store_gb=0.25, dashboard=False):
-        warm_up(workers)
+        ray_workers = RayWorkers(workers)
+        ray_workers.warm_up(workers)
         begun = time.perf_counter()
-        build(settings, out, workers=workers, progress=keep)
+        build(settings, out, workers=ray_workers, progress=keep)
         seconds = time.perf_counter() - begun
     return Measured(workers=workers, seconds=seconds, images_per_s=last.done / seconds)

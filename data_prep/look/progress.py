@@ -13,7 +13,12 @@ from rich.progress import Progress as RichProgress
 from data_prep.build import BuildProgress, Progress
 
 EVERY_S = 5.0
-STAGES = {"find": "finding samples", "prepare": "preparing", "finish": "writing the card"}
+STAGES = {
+    "wait": "waiting for another build of the same folder",
+    "find": "finding samples",
+    "prepare": "preparing",
+    "finish": "writing the card",
+}
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from html import escape
 from itertools import pairwise
 
@@ -16,7 +15,7 @@ import pandas as pd
 
 from data_prep.look.figure import contact_sheet, png
 from data_prep.schema import REASONS, REPAIRS, SPLITS
-from data_prep.shards import ShardFolder, check_leaks
+from data_prep.shards import REJECTED, REPAIRED, ShardFolder, check_leaks
 
 SMALL_PX = 4.0
 """Lesions below this diameter at the target size are counted apart."""
@@ -32,12 +31,13 @@ td:first-child, th:first-child { text-align: left } img { max-width: 100% } .bad
 """
 
 
-def quality_report(shards: ShardFolder, *, damage: str = "") -> str:
+def quality_report(shards: ShardFolder, *, damage: str = "", pictures: bool = True) -> str:
     """The page as HTML.
 
     Args:
         shards: an opened folder.
         damage: what `ShardFolder.check` complained of, if it did.
+        pictures: whether samples are shown.
     """
     table = pd.concat([shards.table(split) for split in SPLITS], ignore_index=True)
     parts = [
@@ -46,9 +46,9 @@ def quality_report(shards: ShardFolder, *, damage: str = "") -> str:
         _leaks(table),
         "<h2>Counts by split</h2>" + _counts(table),
         "<h2>Lesions at the target size</h2>" + _lesions(lesion_table(table), shards.card.settings.size_px),
-        "<h2>Left out</h2>" + _log(shards, "rejected.csv", "reason"),
-        "<h2>Put right</h2>" + _log(shards, "repaired.csv", "repair"),
-        "<h2>Samples</h2>" + _sheets(shards),
+        "<h2>Left out</h2>" + _log(shards, REJECTED, "reason"),
+        "<h2>Put right</h2>" + _log(shards, REPAIRED, "repair"),
+        "<h2>Samples</h2>" + _sheets(shards) if pictures else "",
         "<h2>Settings</h2><pre>" + escape(shards.card.settings.model_dump_json(indent=2)) + "</pre>",
     ]
     title = f"Data quality: {escape(shards.card.name)}"
@@ -58,18 +58,15 @@ def quality_report(shards: ShardFolder, *, damage: str = "") -> str:
 
 def lesion_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row a lesion: `split sample_id lesion_id area_px exact_area_px diameter_px` (of a disc of the exact area)."""
-    rows = [
-        {"split": row.split, "sample_id": row.sample_id, **lesion}
-        for row in table.itertuples()
-        for lesion in json.loads(str(row.lesions))
-    ]
+    samples = zip(table["split"], table["sample_id"], table["lesions"], strict=True)
+    rows = [{"split": split, "sample_id": name, **lesion} for split, name, lesions in samples for lesion in lesions]
     columns = ["split", "sample_id", "lesion_id", "kind", "pathology", "area_px", "exact_area_px"]
     lesions = pd.DataFrame(rows, columns=columns)
     return lesions.assign(diameter_px=2 * np.sqrt(lesions["exact_area_px"].astype(float) / np.pi))
 
 
 def reason_counts(shards: ShardFolder, file: str, column: str) -> pd.Series:
-    """Code -> how often, of `rejected.csv` (`reason`) or `repaired.csv` (`repair`)."""
+    """Code -> how often, of the list of what was left out (`reason`) or put right (`repair`)."""
     log = pd.read_csv(io.BytesIO(shards.folder.read_bytes(file)), dtype=str, keep_default_na=False)
     codes = log[column].str.split(":").str[0].rename("code")
     return codes.value_counts()
@@ -83,8 +80,8 @@ def _summary(shards: ShardFolder, damage: str) -> str:
         f"<p>{films} samples of {sum(card.patients.values())} patients with {sum(card.lesions.values())} lesions, "
         f"from <code>{settings.source}</code>, view <code>{settings.field_of_view}</code>, {settings.size_px} x "
         f"{settings.size_px} px, {', '.join(settings.normalisations)}; {card.rejected} inputs left out, "
-        f"{card.repaired} put right. {state}; fingerprint <code>{card.fingerprint[:16]}</code>, "
-        f"built {card.created_at}.</p>"
+        f"{card.repaired} put right. {state}; fingerprint <code>{escape(card.fingerprint[:16])}</code>, "
+        f"built {escape(card.created_at)}.</p>"
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.look.figure import contact_sheet, png
 from data_prep.look.report import lesion_table, quality_report, reason_counts
 from data_prep.schema import SPLITS, DatasetCard
-from data_prep.shards import ShardFolder, open_shards
+from data_prep.shards import REJECTED, REPAIRED, ShardFolder, open_shards
 
 
 def card_text(card: DatasetCard, place: str) -> str:
@@ -20,7 +20,8 @@ def card_text(card: DatasetCard, place: str) -> str:
         f"{', '.join(settings.normalisations)}",
         "split   samples  patients  lesions",
         *(f"{s:6s} {card.samples[s]:8d} {card.patients[s]:9d} {card.lesions[s]:8d}" for s in SPLITS),
-        f"{card.rejected} inputs left out (rejected.csv), {card.repaired} put right (repaired.csv)",
+        f"{card.rejected} inputs left out ({REJECTED}), {card.repaired} put right ({REPAIRED})",
+        *(f"note: {warning}" for warning in card.warnings),
         f"fingerprint {card.fingerprint[:16]}",
     ]
     return "\n".join(lines)
@@ -29,7 +30,7 @@ def card_text(card: DatasetCard, place: str) -> str:
 def inspection(shards: ShardFolder) -> str:
     """The card, the rejects and repairs by code, and the sizes of the lesions."""
     lines = [card_text(shards.card, str(shards.folder))]
-    for file, column, title in (("rejected.csv", "reason", "left out"), ("repaired.csv", "repair", "put right")):
+    for file, column, title in ((REJECTED, "reason", "left out"), (REPAIRED, "repair", "put right")):
         counts = reason_counts(shards, file, column)
         lines += [f"{title}: {count} x {code}" for code, count in counts.items()]
     for split in SPLITS:

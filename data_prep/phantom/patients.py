@@ -8,7 +8,7 @@
 
 Full mammograms and crops have 16 bits, masks 8 with values 0 and 255. As in the real download, crop and mask come in
 either order, a few in two series, file names differ from those in the CSVs, and films differ in size. What a film
-shows is drawn by `phantom_film.py`. The bytes depend on the settings alone.
+shows is drawn by `phantom/film.py`. The bytes depend on the settings alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MARGINS = {"round": "CIRCUMSCRIBED", "lobulated": "MICROLOBULATED", "spiculated"
 MALIGNANT_SHARE = {"round": 0.1, "lobulated": 0.5, "spiculated": 0.9, "cluster": 0.5}
 DENSITY_COLUMNS = {"mass": "breast_density", "calc": "breast density"}
 KIND_NAMES = {"mass": "mass", "calc": "calcification"}
-Rows = list[dict[str, Any]]
+CaseRows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +62,24 @@ def find_samples(
     Raises:
         ValueError: `root` is missing, not on a disk, or holds something else.
     """
-    if settings.root is None or "://" in settings.root.removeprefix("file://"):
-        raise ValueError(f"root: {settings.root!r}; phantoms are written to a folder on a disk, give its path")
-    folder = Path(settings.root.removeprefix("file://")).expanduser().absolute()
+    folder = _folder(settings)
     if not is_made(settings.phantom, folder):
         write_phantoms(settings.phantom, folder)
     found_in = settings.model_copy(update={"root": str(folder), "index_csv": None})
     return cbis_ddsm.find_samples(found_in, index_cache=index_cache, map_batches=map_batches)
+
+
+def lock_file(settings: BuildSettings) -> Path:
+    """The file beside the phantoms' folder by which one build at a time makes or reads them."""
+    folder = _folder(settings)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _folder(settings: BuildSettings) -> Path:
+    if settings.root is None or "://" in settings.root.removeprefix("file://"):
+        raise ValueError(f"root: {settings.root!r}; phantoms are written to a folder on a disk, give its path")
+    return Path(settings.root.removeprefix("file://")).expanduser().absolute()
 
 
 def is_made(settings: PhantomSettings, folder: Path) -> bool:
@@ -81,7 +92,7 @@ def write_phantoms(
     settings: PhantomSettings,
     folder: Path,
     *,
-    map_patients: Callable[[Callable[[Patient], Rows], list[Patient]], Iterable[Rows]] = map,
+    map_patients: Callable[[Callable[[Patient], CaseRows], list[Patient]], Iterable[CaseRows]] = map,
 ) -> None:
     """Write the phantoms of `settings` to `folder`, aside first and then moved there; older phantoms are replaced.
 
@@ -131,10 +142,10 @@ class _PatientWriter:
     settings: PhantomSettings
     root: Path
 
-    def __call__(self, patient: Patient) -> Rows:
+    def __call__(self, patient: Patient) -> CaseRows:
         rng = np.random.default_rng([self.settings.seed, 1, patient.number])
         sides = ["LEFT", "RIGHT"] if rng.random() < 0.35 else [str(rng.choice(["LEFT", "RIGHT"]))]
-        rows: Rows = []
+        rows: CaseRows = []
         for side in sides:
             density = int(rng.choice([1, 2, 3, 4], p=[0.15, 0.4, 0.3, 0.15]))
             lesions = tuple(self._plan_lesion(rng, patient.kind, n + 1) for n in range(2 if rng.random() < 0.15 else 1))
@@ -165,7 +176,7 @@ class _PatientWriter:
             contrast=self.settings.visibility * rng.uniform(0.26, 0.36),
         )
 
-    def _write_film(self, rng: np.random.Generator, patient: Patient, plan: FilmPlan) -> Rows:
+    def _write_film(self, rng: np.random.Generator, patient: Patient, plan: FilmPlan) -> CaseRows:
         film = draw_film(plan)
         prefix = {"mass": "Mass", "calc": "Calc"}[patient.kind]
         patient_id = f"P_{FIRST_PATIENT + patient.number:05d}"
@@ -263,7 +274,7 @@ def _case_row(patient_id: str, plan: FilmPlan, lesion: LesionPlan, kind: str) ->
     }
 
 
-def _write_csvs(rows: Rows, folder: Path) -> None:
+def _write_csvs(rows: CaseRows, folder: Path) -> None:
     """The four CSVs, with CRLF line ends and a line feed in one path column, as the official ones have them."""
     folder.mkdir(parents=True)
     for kind, broken in (("mass", "ROI mask file path"), ("calc", "cropped image file path")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-from PIL import Image
+from rle.rle import decode_frame  # type: ignore[import-not-found, import-untyped]
 
 _JPEG_FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 """Start-of-frame markers: JPEG (ITU-T T.81, table B.1) and JPEG-LS (ITU-T T.87)."""
@@ -46,29 +46,19 @@ def _jpeg_shape(frame: bytes) -> tuple[int, int]:
 
 
 def decode_rle(frame: bytes, rows: int, columns: int, itemsize: int) -> np.ndarray:
-    """RLE Lossless (DICOM PS3.5, annex G) to uint8 or uint16 of shape (rows, columns).
+    """RLE Lossless (DICOM PS3.5, annex G) to uint8 or uint16 of shape (rows, columns), by pylibjpeg-rle.
 
-    Each byte plane is a PackBits segment, which Pillow decodes in C into exactly rows x columns bytes: a hostile
-    segment cannot ask for more.
+    A hostile segment cannot ask for more than the image: the decoder stops at rows x columns pixels.
 
     Raises:
         ValueError: the segments do not fit the image.
     """
-    if len(frame) < 64:
-        raise ValueError("the RLE header is cut off")
-    count, *offsets = struct.unpack("<16I", frame[:64])
-    if count != itemsize:
-        raise ValueError(f"{count} RLE segments for an image of {itemsize} bytes a pixel")
-    image_HWb = np.empty((rows, columns, itemsize), np.uint8)
-    ends = [*offsets[1:count], len(frame)]
-    for plane, (start, end) in enumerate(zip(offsets, ends, strict=False)):
-        if not 64 <= start < end <= len(frame):
-            raise ValueError(f"RLE segment {plane} lies outside of the pixel data")
-        image_HWb[..., itemsize - 1 - plane] = _decode_packbits(frame[start:end], rows, columns)
-    return image_HWb.view(f"<u{itemsize}")[..., 0]  # the first segment holds the most significant bytes
-
-
-def _decode_packbits(segment: bytes, rows: int, columns: int) -> np.ndarray:
-    # As one long row, for Pillow ends a run at the end of a row.
-    line = Image.frombytes("L", (rows * columns, 1), segment, "packbits", "L")
-    return np.asarray(line).reshape(rows, columns)
+    if frame[:4] != struct.pack("<I", itemsize):
+        raise ValueError(f"no {itemsize} RLE segments, as an image of {itemsize} bytes a pixel has")
+    try:
+        planes = decode_frame(frame, rows * columns, 8 * itemsize, "<")
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError("the RLE segments do not fit the image") from None  # a panic of Rust is no Exception
+    return np.frombuffer(bytearray(planes), f"<u{itemsize}").reshape(rows, columns)

@@ -8,21 +8,23 @@ One film is in memory at a time, and of each mask only the lesion's own box is k
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
-import cv2
 import numpy as np
+import xxhash
 
-from data_prep.read.dicom import read_image, read_mask
-from data_prep.schema import BuildSettings, Lesion, ReadError, Rejected, Repaired, Sample
-from data_prep.shape.geometry import Box, Geometry, bounding_box, find_geometry, keep_area, lesion_box
-from data_prep.shape.normalise import normalised_samples
+from data_prep.read.dicom import read_film
+from data_prep.schema import BuildSettings, Lesion, Normalisation, ReadError, Rejected, Repaired, Sample
+from data_prep.shape.box import Box, lesion_box
+from data_prep.shape.breast import Breast, find_breast
+from data_prep.shape.geometry import Geometry, geometry_of, keep_area
+from data_prep.shape.marks import Mark, Marks, read_marks
+from data_prep.shape.normalise import breast_levels, normalised_samples
 
-ASPECT_TOLERANCE = 0.01
-"""A mask whose aspect ratio differs from the film's by no more than this is a rescaled one; beyond it, a wrong one."""
+NOTHING: Mapping[str, bytes] = MappingProxyType({})
 LOST_SHARE = 0.05
 """A breast's box that cuts off more than this share of a lesion is wrong; the whole film is shown instead."""
 
@@ -37,100 +39,86 @@ class Prepared:
     repaired: list[Repaired] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A lesion's mask, cut down to the lesion's own box."""
-
-    lesion: Lesion
-    box: Box
-    patch: np.ndarray
-    """uint8 of 0 and 1."""
-
-    def share_outside(self, box: Box) -> float:
-        """The share of the lesion's pixels that lie outside `box`."""
-        if box.covers(self.box):
-            return 0.0
-        top, left = max(box.top - self.box.top, 0), max(box.left - self.box.left, 0)
-        bottom, right = max(box.bottom - self.box.top, 0), max(box.right - self.box.left, 0)
-        inside = np.count_nonzero(self.patch[top:bottom, left:right])
-        return 1 - inside / np.count_nonzero(self.patch)
-
-
-def prepare_sample(sample: Sample, settings: BuildSettings) -> Prepared:
+def prepare_sample(sample: Sample, settings: BuildSettings, fetched: Mapping[str, bytes] = NOTHING) -> Prepared:
     """Prepare one sample. A file that cannot be used ends in `rejected`, never in an exception.
 
     Args:
         sample: with its split assigned.
         settings: of the build.
+        fetched: path -> content of files that need not be read again.
 
     Returns:
         The rows, and what was left out or put right.
+
+    Raises:
+        OSError: the disk or the network does not answer.
     """
-    repaired: list[Repaired] = []  # without those of the source, which has reported them itself
     try:
-        image_HW = read_image(sample.image)
-        whole = _whole_geometry(image_HW, settings)
+        film = read_film(fetched.get(sample.image, sample.image), settings.film_window)
+        breast = _breast(film.image_HW)
     except ReadError as error:
-        return Prepared(rejected=[Rejected(path=sample.image, sample_id=sample.sample_id, reason=str(error))])
-    marks, rejected = _read_marks(sample, image_HW.shape, repaired)
-    if not marks and (sample.lesions or settings.field_of_view == "lesion"):
-        rejected.append(_without_lesion(sample))
-        return Prepared(rejected=rejected, repaired=repaired)
-    if settings.field_of_view == "whole":
-        views = [(sample, _keep_lesions(whole, marks, sample, repaired))]
-    else:
-        views = [(_lesion_sample(sample, mark.lesion), _lesion_geometry(whole, mark, settings)) for mark in marks]
-    digest = hashlib.sha256(np.ascontiguousarray(image_HW).data).hexdigest()
-    text = "; ".join([*sample.repairs, *(item.repair for item in repaired)])
-    rows = []
-    for view, geometry in views:
-        row = _row(view, image_HW, geometry, marks, settings)
-        rows.append({**row, "pixel_sha256": digest, "repairs": text})
-    return Prepared(rows=rows, rejected=rejected, repaired=repaired)
-
-
-def _whole_geometry(image_HW: np.ndarray, settings: BuildSettings) -> Geometry:
-    geometry = find_geometry(
-        image_HW, size_px=settings.size_px, crop_to_breast=settings.crop_to_breast, orient=settings.orient
+        return Prepared(rejected=[_rejected(sample, str(error))])
+    # Without what the source has put right, which it has reported itself.
+    repaired = [_repaired(sample, note) for note in film.notes]
+    found = read_marks(sample, breast, fetched, is_whole_breast=settings.crop_to_breast)
+    repaired += found.repaired
+    if found.all_black and not sample.lost and settings.healthy == "keep" and settings.source == "pairs":
+        found = replace(found, rejected=[])  # a black mask says that there is nothing
+        sample = replace(sample, lesions=(), healthy=True)
+    reason = _refusal(sample, found, settings)
+    if reason:
+        return Prepared(rejected=[*found.rejected, _rejected(sample, reason)], repaired=repaired)
+    if found.rejected:
+        repaired.append(_repaired(sample, _lesions_left_out(sample, found)))
+    whole = geometry_of(
+        breast, size_px=settings.size_px, crop_to_breast=settings.crop_to_breast, orient=settings.orient
     )
-    if geometry is None:
+    if settings.field_of_view == "whole":
+        views = [(sample, _keep_lesions(whole, found.marks, sample, repaired))]
+    else:
+        views = [(_lesion_sample(sample, m.lesion), _lesion_geometry(whole, m, settings)) for m in found.marks]
+    levels = breast_levels(film.image_HW, breast) if settings.window == "breast" else None
+    rows = []
+    known = {
+        "pixel_hash": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(film.image_HW).data),
+        "spacing_mm": film.spacing_mm,
+        "repairs": "; ".join([*sample.repairs, *(item.repair for item in repaired)]),
+    }
+    for view, geometry in views:
+        images = normalised_samples(film.image_HW, geometry, settings.normalisations, levels)
+        rows.append({**_row(view, geometry, images, found.marks, settings), **known})
+    return Prepared(rows=rows, rejected=found.rejected, repaired=repaired)
+
+
+def _breast(image_HW: np.ndarray) -> Breast:
+    breast = find_breast(image_HW)
+    if breast is None:
         raise ReadError("no_breast", f"nothing on the film of {image_HW.shape[0]} x {image_HW.shape[1]} looks like one")
-    return geometry
+    return breast
 
 
-def _read_marks(sample: Sample, shape: tuple[int, ...], repaired: list[Repaired]) -> tuple[list[Mark], list[Rejected]]:
-    """The lesions whose masks can be used, and the others; what was put right is added to `repaired`."""
-    marks, rejected = [], []
-    for lesion in sample.lesions:
-        try:
-            mask_HW = read_mask(lesion.mask)
-            if mask_HW.shape != shape:
-                repair = f"mask_rescaled: mask {_size(mask_HW.shape)}, image {_size(shape)}"
-                mask_HW = _fitted(mask_HW, shape)
-                if not any(text.startswith(repair) for text in sample.repairs):  # the header had the wrong size
-                    repaired.append(Repaired(path=lesion.mask, sample_id=sample.sample_id, repair=repair))
-            marks.append(_mark(lesion, mask_HW))
-        except ReadError as error:
-            rejected.append(Rejected(path=lesion.mask, sample_id=sample.sample_id, reason=str(error)))
-    if marks and rejected:
-        lost = ", ".join(item.reason.split(":")[0] for item in rejected)
-        text = f"lesions_left_out: {len(rejected)} of {len(sample.lesions)} ({lost})"
-        repaired.append(Repaired(path=sample.image, sample_id=sample.sample_id, repair=text))
-    return marks, rejected
+def _refusal(sample: Sample, found: Marks, settings: BuildSettings) -> str:
+    """Why the sample makes no row, or empty."""
+    if not found.marks:
+        if sample.lesions:
+            return f"no_lesion: none of {len(sample.lesions)} can be used"
+        return "" if settings.field_of_view == "whole" else "healthy: the lesion view shows lesions alone"
+    if found.rejected and not settings.keeps_incomplete(sample.split):
+        return f"incomplete: {len(found.rejected)} of {len(sample.lesions)} lesions cannot be used, in {sample.split}"
+    return ""
 
 
-def _fitted(mask_HW: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    ratio = (mask_HW.shape[0] / mask_HW.shape[1]) / (shape[0] / shape[1])
-    if abs(ratio - 1) > ASPECT_TOLERANCE:
-        raise ReadError("mask_other_aspect", f"the mask has {_size(mask_HW.shape)} pixels, the film {_size(shape)}")
-    return cv2.resize(mask_HW, (shape[1], shape[0]), interpolation=cv2.INTER_NEAREST_EXACT)
+def _lesions_left_out(sample: Sample, found: Marks) -> str:
+    lost = ", ".join(item.reason.split(":")[0] for item in found.rejected)
+    return f"lesions_left_out: {len(found.rejected)} of {len(sample.lesions)} ({lost})"
 
 
-def _mark(lesion: Lesion, mask_HW: np.ndarray) -> Mark:
-    box = bounding_box(mask_HW)
-    if box.rows == 0:
-        raise ReadError("mask_black", "no pixel is marked")
-    return Mark(lesion, box, mask_HW[box.top : box.bottom, box.left : box.right].copy())
+def _rejected(sample: Sample, reason: str) -> Rejected:
+    return Rejected(path=sample.image, sample_id=sample.sample_id, reason=reason)
+
+
+def _repaired(sample: Sample, repair: str) -> Repaired:
+    return Repaired(path=sample.image, sample_id=sample.sample_id, repair=repair)
 
 
 def _keep_lesions(whole: Geometry, marks: list[Mark], sample: Sample, repaired: list[Repaired]) -> Geometry:
@@ -139,45 +127,34 @@ def _keep_lesions(whole: Geometry, marks: list[Mark], sample: Sample, repaired: 
     if not lost:
         return whole
     text = f"box_missed_lesion: {', '.join(lost)} lies outside the breast's box; the whole film is shown"
-    repaired.append(Repaired(path=sample.image, sample_id=sample.sample_id, repair=text))
-    return _with_box(whole, Box(0, 0, whole.rows, whole.columns))
+    repaired.append(_repaired(sample, text))
+    return replace(whole, box=Box(0, 0, whole.rows, whole.columns))
 
 
 def _lesion_geometry(whole: Geometry, mark: Mark, settings: BuildSettings) -> Geometry:
-    box = lesion_box(mark.box, rows=whole.rows, columns=whole.columns, margin=settings.lesion_margin)
-    return _with_box(whole, box)
-
-
-def _with_box(whole: Geometry, box: Box) -> Geometry:
-    return Geometry(rows=whole.rows, columns=whole.columns, box=box, flipped=whole.flipped, size_px=whole.size_px)
+    box = lesion_box(mark.mask.box, rows=whole.rows, columns=whole.columns, margin=settings.lesion_margin)
+    return replace(whole, box=box)
 
 
 def _lesion_sample(sample: Sample, lesion: Lesion) -> Sample:
     """The sample of one lesion: the film's, but for the id, the kind and the pathology."""
-    return Sample(
+    return replace(
+        sample,
         sample_id=f"{sample.sample_id}_{lesion.lesion_id}",
-        patient_id=sample.patient_id,
-        image=sample.image,
         lesions=(lesion,),
-        side=sample.side,
-        view=sample.view,
         kind=lesion.kind or sample.kind,
         pathology=lesion.pathology or sample.pathology,
-        density=sample.density,
-        split=sample.split,
     )
 
 
-def _without_lesion(sample: Sample) -> Rejected:
-    detail = f"none of {len(sample.lesions)} can be used" if sample.lesions else "none is annotated"
-    return Rejected(path=sample.image, sample_id=sample.sample_id, reason=f"no_lesion: {detail}")
-
-
 def _row(
-    sample: Sample, image_HW: np.ndarray, geometry: Geometry, marks: list[Mark], settings: BuildSettings
+    sample: Sample,
+    geometry: Geometry,
+    images: dict[Normalisation, np.ndarray],
+    marks: list[Mark],
+    settings: BuildSettings,
 ) -> dict[str, Any]:
     mask_SS, lesions = _masks(geometry, marks, whole=settings.field_of_view == "whole")
-    images = normalised_samples(image_HW, geometry, settings.normalisations)
     columns = image_columns(settings)
     return {
         "sample_id": sample.sample_id,
@@ -189,18 +166,17 @@ def _row(
         "density": sample.density,
         "split": sample.split,
         "mask": mask_SS.tobytes(),
-        "shape": list(mask_SS.shape),
-        "dtype": str(mask_SS.dtype),
-        "lesions": json.dumps(lesions),
-        "rows": geometry.rows,
-        "columns": geometry.columns,
+        "size_px": geometry.size_px,
+        "lesions": lesions,
+        "film_rows": geometry.rows,
+        "film_columns": geometry.columns,
         "box": list(geometry.box),
         "flipped": geometry.flipped,
         **{columns[name]: image_SS.tobytes() for name, image_SS in images.items()},
     }
 
 
-def image_columns(settings: BuildSettings) -> dict[str, str]:
+def image_columns(settings: BuildSettings) -> dict[Normalisation, str]:
     """Normalisation -> column of a shard."""
     first, *others = settings.normalisations
     return {first: "image", **{name: f"image_{name}" for name in others}}
@@ -211,7 +187,7 @@ def _masks(geometry: Geometry, marks: list[Mark], *, whole: bool) -> tuple[np.nd
     union_SS = np.zeros((geometry.size_px, geometry.size_px), np.uint8)
     entries = []
     for mark in marks:
-        coverage_SS = geometry.coverage(mark.patch, mark.box)
+        coverage_SS = geometry.coverage(mark.mask.patch_hw, mark.mask.box)
         mask_SS = keep_area(coverage_SS)
         area_px = int(mask_SS.sum())
         if area_px == 0 and not whole:  # another lesion of the film, not in this crop
@@ -227,7 +203,3 @@ def _masks(geometry: Geometry, marks: list[Mark], *, whole: bool) -> tuple[np.nd
             }
         )
     return union_SS, entries
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[0]} x {shape[1]}"

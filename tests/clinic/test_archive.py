@@ -26,7 +26,8 @@ from clinic.films import FilmFile, find_films, one_a_film
 from clinic.predict.outputs import to_bytes
 from clinic.run import app
 from data_prep.read.dicom import read_dataset, read_image, read_stored
-from data_prep.shape.geometry import Box, find_breast_box
+from data_prep.shape.box import Box
+from data_prep.shape.breast import find_breast
 from tests.clinic.fakes import draw_film, film_file, write_small_model
 
 NAMES = Pseudonyms(b"0123456789abcdef0123456789abcdef")
@@ -247,8 +248,9 @@ def test_lesions_that_meet_only_through_a_third_are_one_region():
 
 def test_a_box_outside_of_the_breast_is_refused(tmp_path: Path):
     path = film_file(tmp_path)
-    breast = find_breast_box(read_image(path))
-    assert breast is not None
+    found = find_breast(read_image(path))
+    assert found is not None
+    breast = found.box
     outside = Box(breast.top - 20, 10, breast.top + 50, 60)
     table = archive_films(ArchiveJob(out=str(tmp_path / "out"), names=NAMES), box_files(path, outside))
     assert (table.status[0], table.reason[0]) == ("left_out", "box_outside_breast")

@@ -19,7 +19,7 @@ from clinic.predict.lesions import find_regions
 from clinic.predict.outputs import OUTPUTS, Result, render, to_bytes
 from clinic.predict.prediction import Prediction
 from data_prep.read.dicom import read_dataset
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 from tests.clinic.fakes import film_file
 
 FILMS = Path(__file__).parents[3] / "shared" / "data" / "cbis_ddsm_dicom_small"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from clinic.films import find_films, read_box
-from data_prep.shape.geometry import Box
+from data_prep.shape.box import Box
 
 
 def touch(folder: Path, *names: str) -> Path:

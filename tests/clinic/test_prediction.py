@@ -6,7 +6,8 @@ import pytest
 from clinic.predict.lesions import find_regions
 from clinic.predict.prediction import BoxError, Options, check_models, predict_film
 from data_prep.schema import ReadError
-from data_prep.shape.geometry import Box, Geometry, find_geometry
+from data_prep.shape.box import Box
+from data_prep.shape.geometry import Geometry, find_geometry
 from data_prep.shape.normalise import normalised_sample
 from tests.clinic.fakes import bright_model, draw_film
 

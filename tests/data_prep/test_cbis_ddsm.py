@@ -7,14 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from data_prep.find.cbis_ddsm import find_samples, read_case_csvs
 from data_prep.find.index import read_batch
 from data_prep.phantom.patients import write_phantoms
-from data_prep.read.dicom import read_header, read_mask, read_pixels
+from data_prep.read.dicom import read_header, read_image
 from data_prep.schema import BuildSettings, Found, ReadError, Sample
-from tests.data_prep.trees import SHARED, SMALL_TREE, files_of, reasons, repairs
+from tests.data_prep.trees import SHARED, SMALL_TREE, files_of, mask_pixels, reasons, repairs
 
 OFFICIAL = SHARED / "data" / "cbis_ddsm_csv"
 needs_official = pytest.mark.skipif(not OFFICIAL.exists(), reason="the official CSVs are not beside this checkout")
@@ -46,10 +47,10 @@ def lesions_of(sample: Sample) -> tuple:
 def check_roles(found: Found) -> None:
     """Every mask has two values and its image's size, every crop is smaller."""
     for sample in found.samples:
-        image = read_pixels(sample.image)
+        image = read_image(sample.image)
         for lesion in sample.lesions:
-            assert set(np.unique(read_pixels(lesion.mask))) == {0, 255}
-            assert read_pixels(lesion.mask).shape == image.shape
+            assert set(np.unique(read_image(lesion.mask))) == {0, 255}
+            assert read_image(lesion.mask).shape == image.shape
             assert read_header(lesion.crop).rows < image.shape[0]
 
 
@@ -93,7 +94,7 @@ def test_descriptive_layout_with_download_parts_and_metadata(classic, tmp_path):
     for path in sorted(classic.rglob("*.dcm")):
         header = read_header(path)
         part = "Mass-Training Full Mammogram Images" if header.bits_allocated == 16 else "Mass-Training ROI"
-        study = f"07-20-2016-DDSM-NA-{header.study_uid[-5:]}"
+        study = f"07-20-2016-DDSM-NA-{path.parts[-3][-5:]}"
         series = f"1.000000-{header.series_description}-{header.series_uid[-5:]}"
         target = tmp_path / part / "CBIS-DDSM" / header.patient_id / study / series / path.name
         target.parent.mkdir(parents=True)
@@ -138,7 +139,7 @@ def make_kaggle_jpegs(classic: Path, target: Path, *, described: bool) -> None:
     for number, path in enumerate(sorted(classic.rglob("*.dcm"))):
         header = read_header(path)
         name = f"{path.stem[-1]}-{number:03d}.jpg"
-        write_jpeg(target / "jpeg" / header.series_uid / name, read_pixels(path))
+        write_jpeg(target / "jpeg" / header.series_uid / name, read_image(path))
         infos.append(
             {
                 "file_path": f"CBIS-DDSM/dicom/{header.series_uid}/{path.name}",
@@ -158,10 +159,10 @@ def test_kaggle_jpeg_set(classic, tmp_path, described):
     found = find(tmp_path)
     assert outline(found) == outline(find(classic)) and not found.rejected
     assert not [r for r in found.repaired if r.sample_id]
-    truth = {(s.sample_id, x.lesion_id): read_mask(x.mask) for s in find(classic).samples for x in s.lesions}
+    truth = {(s.sample_id, x.lesion_id): mask_pixels(x.mask) for s in find(classic).samples for x in s.lesions}
     for sample in found.samples:
         for lesion in sample.lesions:
-            mask, true_mask = read_mask(lesion.mask), truth[sample.sample_id, lesion.lesion_id]
+            mask, true_mask = mask_pixels(lesion.mask), truth[sample.sample_id, lesion.lesion_id]
             assert mask.shape == true_mask.shape and (mask != true_mask).mean() < 0.002
 
 
@@ -173,7 +174,7 @@ def test_crop_that_takes_the_mask_for_itself_is_seen_through(classic, tmp_path):
     path.write_text(text.replace("#", "ROI mask images"))
     found = find(tmp_path)
     lesions = [lesion for s in found.samples for lesion in s.lesions]
-    assert lesions and all(read_mask(lesion.mask).shape == read_shape_of(found, lesion) for lesion in lesions)
+    assert lesions and all(mask_pixels(lesion.mask).shape == read_shape_of(found, lesion) for lesion in lesions)
     assert sum(r.repair.startswith("wrong_description") for r in found.repaired) == len(lesions)
 
 
@@ -186,10 +187,10 @@ def make_kaggle_pngs(classic: Path, target: Path, *, numbered: bool, summed: boo
     """The preprocessed set: squares, named after the image, masks single or summed."""
     for sample in find(classic).samples:
         shape = (128, 128)
-        image = cv2.resize((read_pixels(sample.image) / 257).astype(np.uint8), shape)
+        image = cv2.resize((read_image(sample.image) / 257).astype(np.uint8), shape)
         target.mkdir(exist_ok=True)
         cv2.imwrite(str(target / f"{sample.sample_id}_FULL___PRE.png"), image)
-        masks = [cv2.resize(read_pixels(x.mask), shape, interpolation=cv2.INTER_NEAREST) for x in sample.lesions]
+        masks = [cv2.resize(read_image(x.mask), shape, interpolation=cv2.INTER_NEAREST) for x in sample.lesions]
         for lesion, mask in zip(sample.lesions, masks, strict=True):
             if numbered:
                 cv2.imwrite(str(target / f"{sample.sample_id}_MASK_{lesion.lesion_id}___PRE.png"), mask)
@@ -214,8 +215,8 @@ def test_kaggle_png_set_with_summed_masks_alone(classic, tmp_path):
     assert several, "the tree has an image of two lesions"
     for sample in several:
         assert len(sample.lesions) == 1 and sample.pathology == whole[sample.sample_id].pathology
-        union = np.maximum.reduce([read_mask(x.mask) for x in whole[sample.sample_id].lesions])
-        assert read_mask(sample.lesions[0].mask).mean() == pytest.approx(union.mean(), rel=0.1)
+        union = np.maximum.reduce([mask_pixels(x.mask) for x in whole[sample.sample_id].lesions])
+        assert mask_pixels(sample.lesions[0].mask).mean() == pytest.approx(union.mean(), rel=0.1)
 
 
 def test_kaggle_png_set_without_csvs(classic, tmp_path):
@@ -243,7 +244,7 @@ def test_every_planted_fault_of_the_real_trees_is_named(tmp_path, layout):
         if fault == "mask_black":  # seen when the mask is read
             sample = next(s for s in found.samples if s.sample_id == image)
             with pytest.raises(ReadError, match="mask_black"):
-                read_mask(sample.lesions[0].mask)
+                mask_pixels(sample.lesions[0].mask)
             continue
         assert fault in reasons(found, image) + repairs(found, image)
         lost += not any(s.sample_id == image for s in found.samples)
@@ -256,7 +257,7 @@ def test_every_planted_fault_of_the_real_trees_is_named(tmp_path, layout):
 
 
 def test_index_cache_spares_reading_what_has_not_changed(classic, tmp_path):
-    root, cache = tmp_path / "tree", tmp_path / "cache" / "index.json"
+    root, cache = tmp_path / "tree", tmp_path / "cache" / "index.parquet"
     shutil.copytree(classic, root)
     read: list[str] = []
 
@@ -274,22 +275,22 @@ def test_index_cache_spares_reading_what_has_not_changed(classic, tmp_path):
     changed.write_bytes(b"")
     third = find_samples(settings, index_cache=cache, map_batches=map_batches)
     assert read == [changed.relative_to(root).as_posix()]
-    assert reasons(third, first.samples[0].sample_id) == ["empty_file"]
+    assert reasons(third, first.samples[0].sample_id)[0] == "empty_file"
 
 
 def test_a_cache_that_cannot_be_read_is_made_again(classic, tmp_path):
-    cache = tmp_path / "index.json"
+    cache = tmp_path / "index.parquet"
     cache.write_text("{ half a file")
     settings = BuildSettings(source="cbis_ddsm", root=str(classic))
     assert find_samples(settings, index_cache=cache).samples
-    assert json.loads(cache.read_text())["files"]
+    assert pq.read_table(cache).num_rows == len(list(classic.rglob("*.dcm")))
 
 
 def test_records_travel_to_other_processes(classic):
     import pickle
 
     from cluster.storage import Folder
-    from data_prep.find.index import list_files
+    from data_prep.find.listing import list_files
 
     files, _ = list_files(Folder(classic))
     records = pickle.loads(pickle.dumps(read_batch))(files[:5])

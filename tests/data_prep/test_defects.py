@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import cv2
@@ -10,9 +11,19 @@ import pytest
 
 from data_prep.find.cbis_ddsm import find_samples
 from data_prep.phantom.patients import write_phantoms
-from data_prep.read.dicom import read_header, read_mask, read_pixels
+from data_prep.read.dicom import read_header, read_image
 from data_prep.schema import BuildSettings, Found, Sample
-from tests.data_prep.trees import SMALL_TREE, files_of, mask_of, reasons, repairs, replace_pixels, rewrite, write_dicom
+from tests.data_prep.trees import (
+    SMALL_TREE,
+    files_of,
+    mask_of,
+    mask_pixels,
+    reasons,
+    repairs,
+    replace_pixels,
+    rewrite,
+    write_dicom,
+)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +73,7 @@ def sample_of(found: Found, sample_id: str) -> Sample:
 
 
 def is_mask(path: str) -> bool:
-    return set(np.unique(read_pixels(path))) == {0, 255}
+    return set(np.unique(read_image(path))) == {0, 255}
 
 
 def test_newlines_in_path_columns_are_stripped_and_logged(clean):
@@ -108,7 +119,7 @@ def test_missing_descriptions_are_found_by_content(tree, samples):
 def test_crop_of_8_bits_is_told_from_the_mask(tree, samples, described):
     name = single(samples)
     crop = sample_of(find(tree), name).lesions[0].crop
-    replace_pixels(Path(crop), (read_pixels(crop) // 256).astype(np.uint8))
+    replace_pixels(Path(crop), (read_image(crop) // 256).astype(np.uint8))
     if not described:
         for path in files_of(tree)[f"{name}_1"]:
             rewrite(path, SeriesDescription=None)
@@ -119,7 +130,7 @@ def test_crop_of_8_bits_is_told_from_the_mask(tree, samples, described):
 def test_mask_of_16_bits_is_told_from_the_crop(tree, samples):
     name = single(samples)
     mask = mask_of(tree, f"{name}_1")
-    replace_pixels(mask, read_pixels(mask).astype(np.uint16) * 257)
+    replace_pixels(mask, read_image(mask).astype(np.uint16) * 257)
     lesion = sample_of(find(tree), name).lesions[0]
     assert lesion.mask == str(mask)
 
@@ -128,7 +139,7 @@ def test_lone_crop_of_8_bits_is_no_mask(tree, samples):
     name = single(samples)
     crop = Path(sample_of(find(tree), name).lesions[0].crop)
     mask_of(tree, f"{name}_1").unlink()
-    replace_pixels(crop, (read_pixels(crop) // 256).astype(np.uint8))
+    replace_pixels(crop, (read_image(crop) // 256).astype(np.uint8))
     found = find(tree)
     check_only(found, samples, name)
     assert reasons(found, name) == ["mask_missing", "no_lesion"]
@@ -138,7 +149,7 @@ def test_lone_crop_of_8_bits_is_no_mask(tree, samples):
 def test_rescaled_mask_is_kept_and_logged(tree, samples, factor):
     name = single(samples)
     mask = mask_of(tree, f"{name}_1")
-    replace_pixels(mask, cv2.resize(read_pixels(mask), None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST))
+    replace_pixels(mask, cv2.resize(read_image(mask), None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST))
     found = find(tree)
     check_only(found, samples, name)
     assert repairs(found, name) == ["mask_rescaled"] and not found.rejected
@@ -149,9 +160,9 @@ def test_small_change_of_aspect_is_within_tolerance_and_a_large_one_is_not(tree,
     near, far = double(samples), single(samples)
     for name, factor in ((near, 1.0), (far, 1.05)):
         mask = mask_of(tree, f"{name}_1")
-        rows, columns = read_pixels(mask).shape
+        rows, columns = read_image(mask).shape
         size = (round(columns * 1.2), round(rows * 1.2 * factor))
-        replace_pixels(mask, cv2.resize(read_pixels(mask), size, interpolation=cv2.INTER_NEAREST))
+        replace_pixels(mask, cv2.resize(read_image(mask), size, interpolation=cv2.INTER_NEAREST))
     found = find(tree)
     assert repairs(found, near) == ["mask_rescaled"]
     assert reasons(found, far) == ["mask_other_aspect", "no_lesion"]
@@ -192,7 +203,7 @@ def test_missing_image_is_named_and_its_lesions_are_not_lost_in_silence(tree, sa
     files_of(tree)[name][0].unlink()
     found = find(tree)
     check_only(found, samples, name)
-    assert reasons(found, name) == ["image_missing"]
+    assert reasons(found, name) == ["image_missing", "without_film", "without_film"]
 
 
 def test_changed_patient_id_is_joined_by_its_series(tree, samples):
@@ -270,7 +281,9 @@ def test_unusable_file_is_named_once_and_costs_its_own_sample_alone(tree, sample
     damage(files_of(tree)[name][0])
     found = find(tree)
     check_only(found, samples, name)
-    assert reasons(found, name) == [code] and name not in {s.sample_id for s in found.samples}
+    assert reasons(found, name) == [code, "without_film", "without_film"] and name not in {
+        s.sample_id for s in found.samples
+    }
 
 
 @pytest.mark.parametrize(("which", "kept"), [("mask", False), ("crop", True)])
@@ -287,7 +300,7 @@ def test_unusable_mask_costs_its_lesion_and_unusable_crop_nothing(tree, samples,
 def test_black_mask_that_says_so_is_rejected_unread(tree, samples):
     name = single(samples)
     mask = mask_of(tree, f"{name}_1")
-    replace_pixels(mask, np.zeros_like(read_pixels(mask)))
+    replace_pixels(mask, np.zeros_like(read_image(mask)))
     rewrite(mask, LargestImagePixelValue=0)
     found = find(tree)
     check_only(found, samples, name)
@@ -304,21 +317,65 @@ def test_links_out_of_the_tree_are_refused_and_inner_ones_passed_over(tree, samp
     (tree / "CBIS-DDSM" / "elsewhere").symlink_to(outside)
     (tree / "CBIS-DDSM" / "again").symlink_to(tree / "CBIS-DDSM")
     found = find(tree)
-    assert [r.reason.split(":")[0] for r in found.rejected] == ["outside_root", "outside_root", "image_missing"]
+    assert [r.reason.split(":")[0] for r in found.rejected] == ["outside_root"] * 2 + ["image_missing"] + [
+        "without_film"
+    ] * 2
     assert others(found, name) == [s.sample_id for s in samples if s.sample_id != name]
 
 
-def test_pipes_and_hidden_files_are_passed_over(tree, samples):
-    os.mkfifo(tree / "CBIS-DDSM" / "pipe.dcm")
+def test_hidden_files_are_passed_over(tree, samples):
     (tree / "CBIS-DDSM" / "._1-1.dcm").write_bytes(b"resource fork")
     (tree / "CBIS-DDSM" / ".DS_Store").write_bytes(b"finder")
     found = find(tree)
     assert len(found.samples) == len(samples) and not found.rejected
 
 
+def test_what_is_no_file_is_a_row_and_costs_nothing_else(tree, samples):
+    """Pipes, sockets, dangling and looping links, names that are not UTF-8, folders too deep to be listed."""
+    folder = tree / "CBIS-DDSM"
+    os.mkfifo(folder / "pipe.dcm")
+    (folder / "dangling.dcm").symlink_to(folder / "absent.dcm")
+    (folder / "loop.dcm").symlink_to(folder / "loop.dcm")
+    with socket.socket(socket.AF_UNIX) as end:
+        here = Path.cwd()
+        os.chdir(folder)  # a socket's whole path may have 107 bytes
+        end.bind("socket.dcm")
+        os.chdir(here)
+    with open(os.fsencode(folder) + b"/\xff\xfe.dcm", "wb"):  # noqa: PTH123 - no Path has such a name
+        pass
+    _make_deep(folder)
+    found = find(tree)
+    assert len(found.samples) == len(samples)
+    codes = {Path(r.path).name[-10:]: r.reason.split(":")[0] for r in found.rejected}
+    assert codes.pop("d" * 10) == "unreadable"
+    names = {"pipe.dcm": "no_file", "angling.dcm"[-10:]: "no_file", "loop.dcm": "no_file", "socket.dcm": "no_file"}
+    assert codes == {**names, "\\xff\\xfe.dcm"[-10:]: "bad_name"}
+
+
+def _make_deep(folder: Path) -> None:
+    """Folders in folders, until a path is longer than the system takes."""
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=here)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_folder_that_may_not_be_read_is_a_row(tree, samples):
+    closed = tree / "CBIS-DDSM" / "closed"
+    closed.mkdir(mode=0o000)
+    found = find(tree)
+    closed.chmod(0o700)
+    assert [r.reason for r in found.rejected] == ["unreadable: the folder cannot be listed: Permission denied"]
+    assert len(found.samples) == len(samples)
+
+
 def test_masks_that_cover_each_other_are_both_kept(tree, samples):
     name = double(samples)
     first, second = (mask_of(tree, f"{name}_{n}") for n in (1, 2))
-    replace_pixels(second, read_pixels(first))
+    replace_pixels(second, read_image(first))
     lesions = sample_of(find(tree), name).lesions
-    assert (read_mask(lesions[0].mask) == read_mask(lesions[1].mask)).all()
+    assert (mask_pixels(lesions[0].mask) == mask_pixels(lesions[1].mask)).all()

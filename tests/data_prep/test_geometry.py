@@ -3,24 +3,17 @@
 pytest tests/data_prep/test_geometry.py
 """
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 
 from data_prep.read.dicom import read_image
-from data_prep.shape.geometry import (
-    Box,
-    Geometry,
-    chest_wall_side,
-    find_breast_box,
-    find_geometry,
-    keep_area,
-    lesion_box,
-)
+from data_prep.shape.box import Box, lesion_box, whole_multiple
+from data_prep.shape.breast import find_breast
+from data_prep.shape.geometry import WORKING_PX, Geometry, find_geometry, keep_area
+from tests.data_prep.trees import SHARED
 
-FILMS = Path(__file__).parents[3] / "shared" / "data" / "cbis_ddsm_dicom_small"
+FILMS = SHARED / "data" / "cbis_ddsm_dicom_small"
 
 
 def draw_breast(*, rows=1200, columns=800, side="left", label=True, strips=True):
@@ -61,7 +54,7 @@ def whole_film(rows, columns, size_px, *, flipped=False):
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_box_is_the_breast_without_label_and_strips(side):
-    box = find_breast_box(draw_breast(side=side))
+    box = find_breast(draw_breast(side=side)).box
     margin = 0.03 * 1200
     assert all(abs(a - b) <= margin for a, b in zip(box, breast_box(side=side), strict=True)), box
 
@@ -69,20 +62,20 @@ def test_box_is_the_breast_without_label_and_strips(side):
 def test_box_holds_the_dark_fat_of_a_breast():
     film = draw_breast()
     cv2.circle(film, (150, 600), 90, 300, -1)
-    assert find_breast_box(film).covers(Box(230, 5, 970, 380))
+    assert find_breast(film).box.covers(Box(230, 5, 970, 380))
 
 
 def test_no_breast_on_an_empty_film_or_one_with_a_label_alone():
     label = np.zeros((1200, 800), np.uint16)
     write(label, "RCC", (100, 100), scale=2, width=8)
-    assert find_breast_box(np.zeros((1200, 800), np.uint16)) is None
-    assert find_breast_box(label) is None
+    assert find_breast(np.zeros((1200, 800), np.uint16)) is None
+    assert find_breast(label) is None
     assert find_geometry(label, size_px=224) is None
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_chest_wall_is_found_from_the_pixels(side):
-    assert chest_wall_side(draw_breast(side=side)) == side
+    assert find_breast(draw_breast(side=side)).chest_wall == side
     assert find_geometry(draw_breast(side=side), size_px=224).flipped == (side == "right")
 
 
@@ -224,3 +217,25 @@ def test_coverage_of_a_patch_is_that_of_the_film_it_lies_on():
     assert np.abs(whole_SS - patch_SS).max() < 1e-4
     inside_px = np.count_nonzero(mask_HW[361:900, 60:500]) * geometry.scale**2
     assert patch_SS.sum() == pytest.approx(inside_px, rel=0.01)
+
+
+@pytest.mark.parametrize("length", [4096, 4600, 4603, 5000])
+def test_box_of_a_large_film_shrinks_by_a_whole_factor_and_stays_on_the_film(length):
+    for box in (Box(3, 0, length - 1, 2001), Box(0, 0, length, 2703), Box(0, 700, length - 5, 2703)):
+        fitted = whole_multiple(box, rows=length, columns=2703, longest_px=WORKING_PX)
+        factor = max(box.rows, box.columns) // WORKING_PX
+        assert fitted.rows % factor == fitted.columns % factor == 0
+        assert Box(0, 0, length, 2703).covers(fitted)
+        assert max(abs(a - b) for a, b in zip(box, fitted, strict=True)) < factor
+    assert whole_multiple(Box(3, 5, 2000, 900), rows=2100, columns=1000, longest_px=WORKING_PX) == Box(3, 5, 2000, 900)
+
+
+def test_shrinking_in_two_steps_is_shrinking_by_areas():
+    rng = np.random.default_rng(0)
+    film = cv2.GaussianBlur(rng.integers(0, 65536, (4400, 2400)).astype(np.float32), (0, 0), 12)
+    film = cv2.normalize(film, None, 0, 65535, cv2.NORM_MINMAX).astype(np.uint16)
+    geometry = whole_film(4400, 2400, 224)
+    rows, columns = geometry._shape(WORKING_PX)
+    at_once = cv2.resize(film.astype(np.float64), (columns, rows), interpolation=cv2.INTER_AREA)
+    error = np.abs(geometry.cut(film, WORKING_PX) - at_once)
+    assert error.mean() < 0.004 * 65535 and error.max() < 0.03 * 65535

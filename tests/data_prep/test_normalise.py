@@ -6,9 +6,21 @@ pytest tests/data_prep/test_normalise.py
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from data_prep.shape.breast import find_breast
 from data_prep.shape.geometry import find_geometry
-from data_prep.shape.normalise import NORMALISATIONS, clahe, minmax, normalised_sample, normalised_samples, zscore
+from data_prep.shape.normalise import (
+    NORMALISATIONS,
+    breast_levels,
+    clahe,
+    minmax,
+    normalised_sample,
+    normalised_samples,
+    percentiles,
+    zscore,
+)
 from tests.data_prep.test_geometry import draw_breast
 
 
@@ -78,3 +90,33 @@ def test_padding_is_as_dark_as_the_darkest_pixel():
     rows, columns = geometry.inner
     for sample_SS in normalised_samples(film, geometry, ("minmax", "zscore", "clahe")).values():
         assert np.unique(sample_SS[:, columns:]).tolist() == [sample_SS[:rows, :columns].min()]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    values=st.lists(st.integers(0, 65535), min_size=1, max_size=60),
+    low=st.floats(0, 100),
+    high=st.floats(0, 100),
+    narrow=st.booleans(),
+)
+def test_percentiles_from_a_histogram_are_those_of_numpy(values, low, high, narrow):
+    image = np.array(values, np.uint16)
+    image = (image % 256).astype(np.uint8) if narrow else image
+    assert percentiles(image, (low, high)) == pytest.approx(tuple(np.percentile(image, [low, high])), rel=1e-12)
+
+
+def test_levels_of_the_breast_do_not_depend_on_what_lies_around_it():
+    """A bright label and half a film of padding change the header's way, and not the breast's."""
+    plain = draw_breast(label=False, strips=False)
+    marked = plain.copy()
+    marked[1000:1150, 600:780] = 65535
+    levels = [breast_levels(film, find_breast(film)) for film in (plain, marked)]
+    assert levels[0].high == pytest.approx(levels[1].high, rel=0.01)
+    geometry = find_geometry(plain, size_px=224, crop_to_breast=False)
+    inside = (geometry.inner[0] // 2, 20)
+    own, others = (
+        [int(normalised_sample(film, geometry, "minmax", one)[inside]) for film, one in zip(films, used, strict=True)]
+        for films, used in (((plain, marked), levels), ((plain, marked), (None, None)))
+    )
+    assert abs(own[0] - own[1]) <= 2
+    assert abs(others[0] - others[1]) > 50

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from data_prep.find.pairs import find_samples
-from data_prep.read.dicom import read_mask
 from data_prep.schema import BuildSettings, Found
 from data_prep.split import assign_splits
-from tests.data_prep.trees import SHARED, reasons, repairs, write_dicom
+from tests.data_prep.trees import SHARED, mask_pixels, reasons, repairs, write_dicom
 
 IMAGE = (np.arange(60 * 40).reshape(60, 40) % 251).astype(np.uint8)
 
@@ -175,6 +174,6 @@ def test_the_real_pairs_are_found_whole(indexed):
     assert len(found.samples) == 229 and not found.rejected
     assert len({s.patient_id for s in found.samples}) == 123
     assert {s.view for s in found.samples} == {"CC", "MLO"} and {s.side for s in found.samples} == {"LEFT", "RIGHT"}
-    assert 0.001 < read_mask(found.samples[0].lesions[0].mask).mean() < 0.3
+    assert 0.001 < mask_pixels(found.samples[0].lesions[0].mask).mean() < 0.3
     done, rejected = assign_splits(found.samples, settings)
     assert len(done) == 229 and not rejected and {s.split for s in done} == {"train", "val", "test"}

@@ -7,9 +7,9 @@ import pytest
 
 from data_prep.find.cbis_ddsm import find_samples
 from data_prep.phantom.patients import write_phantoms
-from data_prep.read.dicom import read_mask, read_pixels
+from data_prep.read.dicom import read_image
 from data_prep.schema import BuildSettings, ReadError
-from tests.data_prep.trees import SMALL_TREE
+from tests.data_prep.trees import SMALL_TREE, mask_pixels
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def test_download_in_an_object_store_is_found_and_read_as_on_a_disk(bucket, tmp_
         bucket.upload_file(str(path), "films", path.relative_to(tmp_path).as_posix())
     local = find_samples(BuildSettings(source="cbis_ddsm", root=str(tmp_path / "tree")))
     remote = find_samples(
-        BuildSettings(source="cbis_ddsm", root="s3://films/tree"), index_cache=tmp_path / "index.json"
+        BuildSettings(source="cbis_ddsm", root="s3://films/tree"), index_cache=tmp_path / "index.parquet"
     )
     assert [s.sample_id for s in remote.samples] == [s.sample_id for s in local.samples]
     assert [r.sample_id for r in remote.rejected] == [r.sample_id for r in local.rejected]
     for here, there in zip(local.samples, remote.samples, strict=True):
         assert there.image.startswith("s3://films/tree/CBIS-DDSM/")
-        assert np.array_equal(read_pixels(there.image), read_pixels(here.image))
-        assert np.array_equal(read_mask(there.lesions[0].mask), read_mask(here.lesions[0].mask))
+        assert np.array_equal(read_image(there.image), read_image(here.image))
+        assert np.array_equal(mask_pixels(there.lesions[0].mask), mask_pixels(here.lesions[0].mask))
     with pytest.raises(ReadError, match="unreadable: cannot be opened"):
-        read_pixels("s3://films/tree/absent.dcm")
+        read_image("s3://films/tree/absent.dcm")

@@ -33,9 +33,9 @@ def test_build_prints_the_counts_and_builds_once(tmp_path, pairs_root):
     assert first.exit_code == 0, first.output
     assert re.search(r"train +(\d+) +\1 +\d+\n", first.output)
     assert "0 inputs left out" in first.output
-    stamp = (tmp_path / "out/card.json").stat().st_mtime_ns
+    stamp = (tmp_path / "out/_card.json").stat().st_mtime_ns
     assert command(*build_words(pairs_root, tmp_path / "out")).exit_code == 0
-    assert (tmp_path / "out/card.json").stat().st_mtime_ns == stamp
+    assert (tmp_path / "out/_card.json").stat().st_mtime_ns == stamp
 
 
 def test_words_go_before_the_settings_file(tmp_path, pairs_root):

@@ -31,8 +31,8 @@ def copy(tmp_path, shards_path):
 
 
 def edit_card(folder: Path, **changes: object) -> None:
-    card = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps({**card, **changes}))
+    card = json.loads((folder / "_card.json").read_text())
+    (folder / "_card.json").write_text(json.dumps({**card, **changes}))
 
 
 def write_table(file: Path, table: pd.DataFrame) -> None:
@@ -105,7 +105,7 @@ def test_missing_unfinished_and_foreign_folders_name_the_next_step(tmp_path, cop
     edit_card(copy, schema_version=99)
     with pytest.raises(ValueError, match=r"of version 99, this code reads version \d.*--overwrite"):
         open_shards(copy)
-    (copy / "card.json").write_text('{"schema_version": 1}')
+    (copy / "_card.json").write_text('{"schema_version": 2}')
     with pytest.raises(ValueError, match="damaged"):
         open_shards(copy)
 
@@ -115,7 +115,6 @@ def test_leaks_are_refused_when_shards_are_opened(copy):
     file = next(copy.glob("test/*.parquet"))
     train = pd.read_parquet(next(copy.glob("train/*.parquet"))).iloc[:1].assign(split="test", sample_id="smuggled")
     write_table(file, pd.concat([pd.read_parquet(file), train]))
-    edit_card(copy, fingerprint="f" * 64)
     with pytest.raises(ValueError, match=r"(?s)patient p\d\d: .*smuggled \(test\).*film [0-9a-f]{16}: .*smuggled"):
         open_shards(copy)
 
@@ -123,7 +122,7 @@ def test_leaks_are_refused_when_shards_are_opened(copy):
 def test_leak_check_passes_a_film_that_is_twice_in_one_split():
     table = pd.DataFrame(
         [("a", "p1", "train", "x"), ("b", "p1", "train", "x"), ("c", "p2", "test", "y")],
-        columns=["sample_id", "patient_id", "split", "pixel_sha256"],
+        columns=["sample_id", "patient_id", "split", "pixel_hash"],
     )
     check_leaks(table)
     with pytest.raises(ValueError, match=r"patient p1: a \(train\), b \(train\), d \(val\)"):
@@ -140,13 +139,32 @@ def test_shards_open_without_ray_and_torch(shards_path):
     assert int(done.stdout) > 0
 
 
-def test_example_of_the_documentation_reads_shards(shards_path, monkeypatch, capsys):
-    """docs/formats.md: pandas, pyarrow and numpy only."""
+def test_example_of_the_documentation_reads_shards(shards_path):
+    """docs/formats.md: pandas and numpy only."""
     blocks = re.findall(r"```python\n(.*?)```", FORMATS.read_text(), re.DOTALL)
     example = next(block for block in blocks if "shards/phantom" in block)
     assert not {"data_prep", "ray"} & set(re.findall(r"^(?:from|import) (\w+)", example, re.MULTILINE))
     values: dict[str, object] = {}
     exec(example.replace("shards/phantom", str(shards_path)), values)
-    samples = open_shards(shards_path).load("train", "clahe")
-    assert np.array_equal(values["images_NHW"], samples.images_NHW)
-    assert np.array_equal(values["masks_NHW"], samples.masks_NHW)
+    table = frame(shards_path)
+    assert list(values["table"].sort_values("sample_id").sample_id) == sorted(table["sample_id"])
+    assert [image.tobytes() for image in values["images_NHW"]] == list(values["table"]["image"])
+    assert values["masks_NHW"].shape == (12, 64, 64)
+    assert len(values["lesions"]) == 16 and {"lesion_id", "area_px"} <= set(values["lesions"].columns)
+
+
+def test_no_column_hides_an_attribute_of_pandas(shards_path):
+    names = pq.read_schema(next(shards_path.glob("*/*.parquet"))).names
+    assert not set(names) & (set(dir(pd.Series)) - {"mask"})
+
+
+def test_huggingface_datasets_opens_the_folder(shards_path, tmp_path):
+    """docs/formats.md: the splits, the lesions as structs, and pictures by one line."""
+    datasets = pytest.importorskip("datasets", reason="needs the package datasets")
+    from PIL import Image
+
+    found = datasets.load_dataset(str(shards_path), cache_dir=str(tmp_path))
+    assert set(found) == {"train", "validation", "test"}
+    row = found["train"][0]
+    picture = Image.frombytes("L", (row["size_px"], row["size_px"]), row["image"])
+    assert picture.size == (64, 64) and row["lesions"][0]["area_px"] > 0

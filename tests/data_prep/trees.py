@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from data_prep.read.dicom import read_header
+from data_prep.read.masks import read_mask
 from data_prep.schema import Found, PhantomSettings
 
-SHARED = Path(__file__).parents[2].parent / "shared"
+SHARED = Path(os.environ.get("MAMMOSEARCH_TEST_DATA", Path(__file__).parents[2].parent / "shared"))
+"""Real films and CSVs that are not in this repository: tests that want them are skipped where they are not there."""
 
 SMALL_TREE = PhantomSettings(patients=5, rows=96, seed=26)
 """Ten films: masses and calcifications, both splits, both sides, one image pair of two lesions."""
@@ -70,6 +73,11 @@ def compress(source: Path, target: Path, syntax: str, **options: object) -> Path
     data.compress(syntax, **options)
     data.save_as(target)
     return target
+
+
+def mask_pixels(path: Path | str) -> np.ndarray:
+    """A mask file as (H, W) uint8 of 0 and 1."""
+    return read_mask(path).full()
 
 
 def files_of(root: Path) -> dict[str, list[Path]]:

@@ -95,7 +95,7 @@ def test_finals_are_measured_on_the_test_split_and_keep_their_weights(main_job: 
 def test_shards_open_in_pandas(main_job: tuple[Path, Path, str], tiny_build: Any) -> None:
     shards = main_job[0].parent / "shards"
     table = pd.concat([pd.read_parquet(file) for file in sorted(shards.glob("*/*.parquet"))])
-    card = json.loads((shards / "card.json").read_text())
+    card = json.loads((shards / "_card.json").read_text())
     assert len(table) == sum(card["samples"].values())
     assert table["image"].map(len).eq(tiny_build.size_px**2).all()
 
