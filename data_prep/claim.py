@@ -152,4 +152,4 @@ def _parts(folder: Folder) -> tuple[str, ...]:
     """A folder's place in parts that can be compared: links resolved, the store's scheme first."""
     if folder.local is not None:
         return folder.local.resolve().parts
-    return (type(folder.filesystem).__name__, *folder.path.strip("/").split("/"))
+    return tuple(str(folder).split("/"))

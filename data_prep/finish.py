@@ -19,7 +19,6 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cluster.storage import Folder
 from data_prep.plan import versions
@@ -218,7 +217,7 @@ def _duplicates(reports: Sequence[ShardReport], *, whole: bool) -> dict[str, str
 
 def _without(out: Folder, settings: BuildSettings, report: ShardReport, drop: set[str]) -> ShardReport:
     """Write a shard again without some of its rows. Its report stays as it is: killed here, the shard is made anew."""
-    source = pq.ParquetFile(f"{out.path}/{report.file}", filesystem=out.filesystem)
+    source = out.parquet(report.file)
 
     def batches() -> Iterator[pa.RecordBatch]:
         for group in range(source.num_row_groups):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from data_prep.schema import SCHEMA_VERSION, SPLITS, BuildSettings, Rejected, Sample
 from data_prep.write import TASK, ShardTask
+
+TOLD = [f.name for f in fields(Sample) if f.name not in ("image", "lesions")]
+"""What a source tells of a sample beside its files."""
 
 
 def plan(samples: Sequence[Sample], settings: BuildSettings, source: str) -> list[ShardTask]:
@@ -47,17 +49,18 @@ def source_sha256(
         root: of the source.
         sizes: path -> bytes of the source's files, as they were listed.
     """
-    films: list[dict[str, Any]] = []
+    digest = hashlib.sha256()
     for sample in sorted(samples, key=lambda s: s.sample_id):
-        film = asdict(sample)
-        film["image"] = (_below(sample.image, root), sizes[sample.image])
-        film["lesions"] = [
-            {**asdict(lesion), "mask": (_below(lesion.mask, root), sizes[lesion.mask]), "crop": None, "extent": None}
+        lesions = [
+            [_below(lesion.mask, root), sizes[lesion.mask], lesion.lesion_id, lesion.kind, lesion.pathology]
             for lesion in sample.lesions
         ]
-        films.append(film)
-    left_out = sorted((_below(item.path, root), item.sample_id, item.reason.split(":")[0]) for item in rejected)
-    return hashlib.sha256(json.dumps([films, left_out], sort_keys=True).encode()).hexdigest()
+        said = [getattr(sample, name) for name in TOLD]
+        film = [_below(sample.image, root), sizes[sample.image], lesions, *said]
+        digest.update(json.dumps(film).encode() + b"\n")
+    for left_out in sorted((_below(item.path, root), item.sample_id, item.reason.split(":")[0]) for item in rejected):
+        digest.update(json.dumps(left_out).encode() + b"\n")
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

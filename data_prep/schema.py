@@ -33,7 +33,7 @@ PLACES = ("root", "index_csv")
 """Settings that say where the source lies. Its content is in `source_sha256`; moving it changes nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Lesion:
     """One annotated abnormality of a sample, before its mask is read."""
 
@@ -51,7 +51,7 @@ class Lesion:
     """About which share of the film it takes, where that is known before its mask is read."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
     """One image with its lesions, before any pixel is read: what a source yields."""
 

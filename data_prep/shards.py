@@ -155,9 +155,8 @@ class ShardFolder:
 
     def _open(self, file: str, columns: Sequence[str]) -> pa.Table:
         try:
-            path = f"{self.folder.path}/{file}"
-            return pq.read_table(path, columns=list(columns), filesystem=self.folder.filesystem, partitioning=None)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            return self.folder.parquet(file).read(list(columns))
+        except (FileNotFoundError, ValueError) as error:
             raise ValueError(
                 f"{self.folder}/{file} cannot be read ({error}); build it again with --overwrite"
             ) from error

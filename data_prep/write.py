@@ -150,7 +150,7 @@ def finished(task: ShardTask, out: Folder) -> ShardReport | None:
 def sha256_of(folder: Folder, name: str) -> str:
     """The SHA-256 of a file in a folder, read piece by piece. Raises FileNotFoundError."""
     digest = hashlib.sha256()
-    with folder.filesystem.open_input_stream(f"{folder.path}/{name}") as stream:
+    with folder.open_input(name) as stream:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()

@@ -10,7 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -28,7 +28,7 @@ PATHOLOGIES = ("BENIGN_WITHOUT_CALLBACK", "BENIGN", "MALIGNANT")
 """From harmless to bad."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Case:
     """One row: a lesion of an image."""
 
@@ -70,13 +70,21 @@ def read_case_csvs(folder: str) -> pd.DataFrame:
         ValueError: there is no such CSV below the folder.
     """
     root = Folder(folder)
-    cases, _, _ = read_cases(root, [path for path, _ in root.walk() if path.lower().endswith(".csv")])
+    csvs = [path for path, _ in root.walk() if path.lower().endswith(".csv")]
+    cases, _, _ = read_cases(root, csvs, keep_rows=True)
     table = pd.DataFrame([{**c.row, **asdict(c), "lesion_name": c.lesion_name} for c in cases]).drop(columns="row")
     return table.astype({"density": "Int64"})
 
 
-def read_cases(root: Folder, csvs: Iterable[str]) -> tuple[list[Case], list[Rejected], list[Repaired]]:
+def read_cases(
+    root: Folder, csvs: Iterable[str], *, keep_rows: bool = False
+) -> tuple[list[Case], list[Rejected], list[Repaired]]:
     """The rows of those of the named files that are case descriptions, with what was left out or put right.
+
+    Args:
+        root: the folder of the CSVs.
+        csvs: paths below it.
+        keep_rows: whether cases keep all their columns.
 
     Raises:
         ValueError: none of them is.
@@ -97,7 +105,7 @@ def read_cases(root: Folder, csvs: Iterable[str]) -> tuple[list[Case], list[Reje
             if code:
                 rejected.append(Rejected(path=f"{root}/{path}", sample_id=case.image_name, reason=code))
             else:
-                cases[case.lesion_name] = case
+                cases[case.lesion_name] = case if keep_rows else replace(case, row={})
     if not found:
         raise ValueError(
             f"no case-description CSV (mass_case_description_train_set.csv, ...) below {root}; put the four files "

@@ -12,8 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from pyarrow import fs
-
 from cluster.storage import Folder
 from data_prep.read.files import OWN_FAULTS, patiently
 from data_prep.schema import Rejected
@@ -124,12 +122,8 @@ def _rejected(path: str, reason: str) -> Rejected:
 
 
 def _list_remote(root: Folder) -> list[FileRecord]:
-    selector = fs.FileSelector(root.path, recursive=True, allow_not_found=True)
-    skip = len(root.path) + 1
-    infos = [info for info in root.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
     base, mark, options = root.uri.partition("?")
-    files = [_listed(f"{base}/{i.path[skip:]}{mark}{options}", i.path[skip:], i.size, i.mtime_ns or 0) for i in infos]
-    return sorted(files, key=lambda f: f.relative)
+    return [_listed(f"{base}/{i.path}{mark}{options}", i.path, i.size, i.mtime_ns) for i in root.infos()]
 
 
 def _listed(path: str, relative: str, size: int, mtime_ns: int) -> FileRecord:
