@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cluster.storage import Folder
-from data_prep.plan import shaping_settings
 from data_prep.schema import BuildSettings, DatasetCard
 from search.settings.config import StudyConfig
 from trainables.record import now, read_model
@@ -132,7 +131,7 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
 def _shaping(config: dict[str, Any]) -> dict[str, Any] | None:
     """What shapes the samples that a study builds; None: they were there."""
     build = config.get("data", {}).get("build")
-    return shaping_settings(BuildSettings.model_validate(build)) if build else None
+    return BuildSettings.model_validate(build).shaping() if build else None
 
 
 def versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from data_prep.shards import cache_root
+from data_prep.cache import cache_root
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
