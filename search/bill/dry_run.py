@@ -43,6 +43,8 @@ PHANTOM_IMAGES = 2.7
 """Images of one phantom patient on average: 35 % have both breasts, each in two views."""
 PHANTOM_LESIONS = 1.15
 """Lesions of one phantom image on average."""
+TEACH_HEALTHY = ("bce_weight", "focal_weight", "boundary_weight")
+"""The terms of the loss by which an empty mask can be learnt (`trainables.step.losses`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class Data:
     built: bool
     """Whether the shards are there; otherwise the numbers are estimates."""
     field_of_view: str
+    healthy: bool
+    """Whether images without a lesion are among them."""
     fingerprint: str | None = None
     """Of the samples; None: they are not there yet."""
 
@@ -232,6 +236,7 @@ def _data(config: StudyConfig, settings: BuildSettings, *, samples: dict[str, in
         samples=samples,
         built=built,
         field_of_view=settings.field_of_view,
+        healthy=settings.healthy == "keep",
     )
 
 
@@ -361,5 +366,7 @@ def _notes(config: StudyConfig, data: Data) -> Iterator[str]:
     if config.final.top and epochs_of_final(config) < config.final.epochs:
         new = f"{epochs_of_final(config)} of its {config.final.epochs} epochs are new"
         yield f"each final goes on from its trial of the search: {new}"
+    if data.healthy and not any(max(_values(config, name)) > 0 for name in TEACH_HEALTHY):
+        yield f"images without a lesion will teach next to nothing: give one of {', '.join(TEACH_HEALTHY)} a share"
     if data.samples is None:
         yield "hours and dollars are unknown: the number of samples is not known before the build"

@@ -52,6 +52,17 @@ def test_finals_that_go_on_from_their_trials_are_billed_for_their_new_epochs(tmp
     assert (report.parts[2].trials, report.parts[2].epochs) == (2, 40)
 
 
+@pytest.mark.parametrize(
+    ("loss", "warned"), [("", True), ("fixed: {tversky_weight: 1}\n", True), ("fixed: {bce_weight: 0.2}\n", False)]
+)
+def test_images_without_a_lesion_under_a_loss_that_they_teach_nothing_are_warned_of(tmp_path, loss, warned):
+    pairs = tmp_path / "pairs"
+    pairs.mkdir()
+    data = f"build: {{source: pairs, root: {pairs}, healthy: keep, size_px: 64}}"
+    report = dry_run(load(tmp_path, STUDY.replace("build: {source: phantom, size_px: 64}", data) + loss))
+    assert any("without a lesion will teach next to nothing" in note for note in report.notes) == warned
+
+
 def test_every_model_is_there_at_its_real_size(tmp_path):
     report = dry_run(load(tmp_path, STUDY))
     assert {row.encoder: row.parameters for row in report.rows} == {"mobilenet": 8_312_465, "vgg19": 29_057_937}
