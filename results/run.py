@@ -30,7 +30,7 @@ app = typer.Typer(
 
 Study = Annotated[str, typer.Argument(help="Path or URI of the study's folder, e.g. runs/phantom.")]
 Figures = StrEnum(
-    "Figures", "finals training masks lesion_size froc calibration trials front importance settings slots cost"
+    "Figures", "summary finals training masks lesion_size froc calibration trials front importance settings slots cost"
 )
 """The figures: the keys of `results.figures.write.FIGURES`."""
 Width = Literal["paper", "column"]

@@ -124,6 +124,25 @@ def test_the_readmes_examples_run(
     assert "No final is tested image by image yet" in printed  # the example study is of the old layout
 
 
+def test_the_readmes_mistakes_are_told_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    told = readme[readme.index("search: nas.yaml has 2 mistakes:") :].split("\n```")[0]
+    text = (ROOT / "nas.yaml").read_text(encoding="utf-8")
+    (tmp_path / "nas.yaml").write_text(text.replace("[seresnet50,", "[seresnet5,").replace("trials: 9", "trials: 0"))
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(import_module("search.run").app, ["--space", "nas.yaml"])
+    assert result.exit_code == 2
+    assert result.stderr.strip() == told
+
+
+def test_the_readme_is_short_enough_to_be_read() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    prose = re.sub(r"```.*?```|^\|.*?$|<!--.*?-->|\]\(.*?\)", " ", text, flags=re.DOTALL | re.MULTILINE)
+    sentences = re.split(r"(?<=[.:;?!])\s+|\n\s*\n|\n- ", prose)
+    assert [s for s in sentences if len(s.split()) > 35] == []
+
+
 def test_a_study_can_be_read_with_pandas_alone(
     workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,8 @@
 """The project's own files: versions, dependencies, and the environment that make makes."""
 
+import ast
+import contextlib
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -15,6 +18,18 @@ from packaging.utils import canonicalize_name
 from tests.file_tree import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OURS = {
+    "tests",
+    "cluster",
+    "data_prep",
+    "trainables",
+    "search",
+    "results",
+    "clinic",
+    "mammosearch",
+    "benchmarks",
+    "docs",
+}
 PINS = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
 
 
@@ -192,3 +207,54 @@ def test_every_extra_is_used() -> None:
             if name not in plugins and name != "mammosearch":
                 module = names.get(name, name.replace("-", "_"))
                 assert re.search(rf"\b({re.escape(module)}|{re.escape(name)})\b", text), f"{extra}: nothing uses {name}"
+
+
+def test_tests_import_only_what_make_environment_installs() -> None:
+    """What more they use on a machine that has it, they ask for by `pytest.importorskip`."""
+    installed = {canonicalize_name(name) for name in _brought(_extras_of_make())}
+    modules = importlib.metadata.packages_distributions()
+    files = [*(ROOT / "tests").rglob("*.py")]
+    imported = {(module, file) for file in files for module in _imported_modules(file) if module in modules}
+    lacking = {
+        f"{file.relative_to(ROOT)}: {module}"
+        for module, file in imported
+        if module not in OURS and not installed & {canonicalize_name(name) for name in modules[module]}
+    }
+    assert not lacking
+
+
+def _extras_of_make() -> list[str]:
+    found = re.search(r"^EXTRAS \?= (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert found
+    return found[1].split(",")
+
+
+def _brought(extras: list[str]) -> set[str]:
+    """The distributions that the extras of the project bring, with what these need."""
+    table = PROJECT["optional-dependencies"]
+    waiting = [*PROJECT["dependencies"], *(wanted for extra in extras for wanted in table[extra])]
+    seen: set[str] = set()
+    while waiting:
+        wanted = Requirement(waiting.pop())
+        if wanted.name == PROJECT["name"]:
+            waiting += [more for extra in wanted.extras for more in table[extra]]
+        elif (key := str(wanted.name) + str(sorted(wanted.extras))) not in seen:
+            seen.add(key)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # of another system
+                waiting += _requirements_of(wanted)
+    return {re.split(r"\[", name)[0] for name in seen}
+
+
+def _requirements_of(wanted: Requirement) -> list[str]:
+    lines = importlib.metadata.requires(wanted.name) or []
+    told = [(line, Requirement(line).marker) for line in lines]
+    extras = ["", *wanted.extras]
+    return [line for line, marker in told if marker is None or any(marker.evaluate({"extra": e}) for e in extras)]
+
+
+def _imported_modules(file: Path) -> set[str]:
+    """The first names of what a file imports anywhere."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.split(".")[0] for name in names}

@@ -68,9 +68,9 @@ def masks(read: Read, width: float) -> Figure | None:
 
 
 def _mask_row(axes: list[Axes], read: Read, picture: Picture, sample: str, finals: list[str]) -> None:
-    window = _window(picture.truth_HW)
+    window = window_around(picture.truth_HW)
     for axis in axes:
-        _show(axis, picture.image_HW, window)
+        show(axis, picture.image_HW, window)
     if window is not None:
         _inset(axes[0], picture.image_HW, window)
     outline(axes[-len(finals) - 1], picture.truth_HW, TRUTH, dashed=True)
@@ -95,7 +95,7 @@ def outline(axis: Axes, mask_HW: Mask, colour: str, *, dashed: bool = False) -> 
     lines.set_path_effects([rim, patheffects.Normal()])
 
 
-def _window(truth_HW: Mask) -> tuple[float, float, float, float] | None:
+def window_around(truth_HW: Mask) -> tuple[float, float, float, float] | None:
     """(left, right, bottom, top) around the lesions; None where the whole image is as good."""
     if not truth_HW.any():
         return None
@@ -110,7 +110,8 @@ def _window(truth_HW: Mask) -> tuple[float, float, float, float] | None:
     return float(x - half), float(x + half), float(y + half), float(y - half)
 
 
-def _show(axis: Axes, image_HW: npt.NDArray[np.uint8], window: tuple[float, float, float, float] | None) -> None:
+def show(axis: Axes, image_HW: npt.NDArray[np.uint8], window: tuple[float, float, float, float] | None) -> None:
+    """Show a grey image without axes; of it only the window (left, right, bottom, top), if there is one."""
     axis.imshow(image_HW, cmap="gray", vmin=0, vmax=255, interpolation="none")
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
@@ -123,7 +124,7 @@ def _show(axis: Axes, image_HW: npt.NDArray[np.uint8], window: tuple[float, floa
 def _inset(axis: Axes, image_HW: npt.NDArray[np.uint8], window: tuple[float, float, float, float]) -> None:
     """The whole image in a corner, with the window marked."""
     small = axis.inset_axes((0.0, 0.0, 0.36, 0.36))
-    _show(small, image_HW, None)
+    show(small, image_HW, None)
     for spine in small.spines.values():
         spine.set(visible=True, color="white", linewidth=0.6)
     left, right, bottom, top = window

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from cluster.storage import Folder
 from results.figures import curves, pictures, scores, search
 from results.figures.style import COLUMN_IN, PAPER_IN, encoded
+from results.figures.summary import summary
 from results.tables import Read, read_study
 
 FOLDER = "figures"
@@ -18,6 +19,7 @@ Width = Literal["paper", "column"]
 WIDTHS: dict[Width, float] = {"paper": PAPER_IN, "column": COLUMN_IN}
 
 FIGURES: dict[str, Callable[[Read, float], Figure | None]] = {
+    "summary": summary,
     "finals": scores.finals,
     "training": curves.training,
     "masks": pictures.masks,

@@ -21,7 +21,7 @@ from cluster.storage import Folder
 from data_prep.shards import open_shards
 from results.examples import cases, load_examples, pictures
 from results.figures import curves, scores, search
-from results.figures.pictures import _window, masks, normalisations
+from results.figures.pictures import masks, normalisations, window_around
 from results.figures.style import COLUMN_IN, PAPER_IN, encoded, end_labels, marks_of, new_figure
 from results.figures.write import FIGURES, WIDTHS, write_figures
 from results.front import front_table
@@ -149,13 +149,13 @@ def test_a_window_holds_its_lesion_and_lies_in_the_image() -> None:
     for top, left in ((0, 0), (90, 2), (50, 50), (95, 95)):
         truth = np.zeros((100, 100), bool)
         truth[top : top + 5, left : left + 5] = True
-        window = _window(truth)
+        window = window_around(truth)
         assert window is not None
         x0, x1, y1, y0 = window
         assert x0 <= left and left + 4 <= x1 and y0 <= top and top + 4 <= y1
         assert 0 <= x0 < x1 <= 99 and 0 <= y0 < y1 <= 99
-    assert _window(np.zeros((100, 100), bool)) is None
-    assert _window(np.ones((100, 100), bool)) is None
+    assert window_around(np.zeros((100, 100), bool)) is None
+    assert window_around(np.ones((100, 100), bool)) is None
 
 
 def test_a_study_whose_finals_found_nothing_is_drawn(made_up: Read) -> None:
@@ -225,7 +225,7 @@ def test_nothing_to_draw_is_said(tmp_path: Path) -> None:
 
 
 def test_a_figure_that_is_not_there_is_named_with_those_that_are(study: Path) -> None:
-    with pytest.raises(ValueError, match="no figure 'curve'; there is finals, training"):
+    with pytest.raises(ValueError, match="no figure 'curve'; there is summary, finals, training"):
         write_figures(str(study), Folder(study), only=["curve"])
 
 
