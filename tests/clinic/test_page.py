@@ -16,7 +16,7 @@ from clinic.serve.corrections import Corrections
 from clinic.serve.gate import Gate, ServiceLimits
 from clinic.serve.metrics import Metrics
 from clinic.serve.server import Here
-from data_prep.read.dicom import read_mask
+from data_prep.read.masks import read_mask
 from tests.clinic.fakes import bright_model, draw_film, film_file, write_small_model
 from tests.clinic.services import TOKEN, listening
 
@@ -95,7 +95,7 @@ def test_a_person_accepts_redraws_and_rejects(page, address: str, kept: Path, tm
     page.wait_for_selector("main[hidden]", state="attached", timeout=60_000)
     assert decisions(kept) == ["accept", "redraw", "reject"]
     table = pd.read_csv(kept / "pairs.csv")
-    drawn_HW = read_mask(kept / table["mask"][1])
+    drawn_HW = read_mask(kept / table["mask"][1]).full()
     expected_HW = np.zeros((480, 320), np.uint8)
     expected_HW[200:291, 40:141] = 1
     assert (drawn_HW & expected_HW).sum() / (drawn_HW | expected_HW).sum() > 0.93

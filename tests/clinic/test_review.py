@@ -25,7 +25,7 @@ from clinic.serve.metrics import Metrics
 from clinic.serve.review import draw
 from clinic.serve.server import Here
 from data_prep.find.pairs import find_samples
-from data_prep.read.dicom import read_mask
+from data_prep.read.masks import read_mask
 from data_prep.schema import BuildSettings
 from tests.clinic.fakes import bright_model, draw_film, film_file, write_small_model
 from tests.clinic.services import BEARER, DICOM, TOKEN
@@ -129,7 +129,7 @@ def test_what_is_kept_is_a_source_for_the_next_training(answerer: Answerer, tmp_
     assert len({sample.patient_id for sample in found.samples}) == 1
     image_HW = cv2.imread(str(tmp_path / "kept" / "images" / f"{names['a']}.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(image_HW, draw_film()[0])
-    mask_HW = read_mask(tmp_path / "kept" / "masks" / f"{names['b']}_1.png")
+    mask_HW = read_mask(tmp_path / "kept" / "masks" / f"{names['b']}_1.png").full()
     assert mask_HW[200:291, 40:141].all()
     decisions = pd.read_csv(tmp_path / "kept" / "decisions.csv", dtype=str).set_index("film")
     assert decisions.decision[names["c"]] == "reject"
