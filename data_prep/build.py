@@ -23,7 +23,7 @@ from typing import Literal, Protocol, TypeVar
 
 from cluster.storage import Folder
 from data_prep.cache import INDEX, cache_folder, cache_root
-from data_prep.claim import Claim, check_place, claim, locked, only_builder, refuse_other, remove_shards
+from data_prep.claim import Claim, check_place, check_source, claim, locked, only_builder, refuse_other, remove_shards
 from data_prep.find import cbis_ddsm, pairs
 from data_prep.find.index import ReadBatch
 from data_prep.find.listing import FileRecord
@@ -134,6 +134,7 @@ def build(
     out = out if isinstance(out, Folder) else Folder(out)
     tell = progress or (lambda _: None)
     located = settings.model_copy(update={"root": settings.root or _phantom_root(out)})
+    check_source(located)
     check_place(out, located.root)
     with _alone(out, located, lambda: tell(BuildProgress(stage="wait"))), workers or InProcess() as crew:
         if overwrite:

@@ -59,6 +59,23 @@ def check_place(out: Folder, root: str | None) -> None:
         raise ValueError(f"{out} holds {', '.join(others[:5])}{more}, which no build makes; choose another folder")
 
 
+def check_source(settings: BuildSettings) -> None:
+    """Refuse a source that is not there, before anything is made for its shards.
+
+    Raises:
+        ValueError: names the setting.
+    """
+    if settings.source == "phantom":
+        return
+    root = Folder(settings.root or "")
+    if not root.exists():
+        raise ValueError(f"root: {root} does not exist; give the folder of the source's files")
+    if root.local is not None and not root.local.is_dir():
+        raise ValueError(f"root: {root} is no folder; give the folder of the source's files")
+    if settings.index_csv and not Folder(settings.index_csv).exists():
+        raise ValueError(f"index_csv: {settings.index_csv} does not exist")
+
+
 def foreign(out: Folder) -> list[str]:
     """The files and folders of a folder that no build makes; those at its top alone where there are any."""
     at_top = [name for name in out.names() if name not in (*FOLDERS, LOCK) and not OURS.fullmatch(name)]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,6 +23,7 @@ from cluster.cli import SAME_COMMAND, exits, lists_settings
 
 if TYPE_CHECKING:
     from cluster.settings.listing import Key
+    from data_prep.build import Workers
     from data_prep.schema import BuildSettings
 
 app = typer.Typer(
@@ -64,16 +65,13 @@ def build(
     """Build a shard folder; a build that was interrupted goes on, a finished one is left as it is."""
     with exits("data_prep", go_on=SAME_COMMAND):
         wanted = _settings(settings, words, source=source, root=root)
-        from data_prep.build import InProcess
         from data_prep.build import build as build_shards
         from data_prep.look.progress import console_progress
         from data_prep.look.show import card_text
-        from data_prep.on_ray import RayWorkers
 
         folder = out or f"shards/{wanted.source}"
-        crew = InProcess() if workers == 0 else RayWorkers(workers)
         with console_progress() as progress:
-            card = build_shards(wanted, folder, overwrite=overwrite, workers=crew, progress=progress)
+            card = build_shards(wanted, folder, overwrite=overwrite, workers=_crew(workers), progress=progress)
         print(card_text(card, folder))
 
 
@@ -149,6 +147,14 @@ def amdahl(
         with console_progress() as progress:
             measured = law.measure(wanted, law.worker_counts(max_workers), progress=progress)
         print(law.to_text(measured))
+
+
+def _crew(workers: int | None) -> Workers | Literal[0]:
+    if workers == 0:
+        return 0
+    from data_prep.on_ray import RayWorkers  # takes a second
+
+    return RayWorkers(workers)
 
 
 def _settings(file: Path | None, words: list[str] | None, **options: str | None) -> BuildSettings:

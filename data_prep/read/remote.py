@@ -98,7 +98,8 @@ class _OneRequest:
     """Through obstore."""
 
     def __init__(self, bucket: str, options: str) -> None:
-        from obstore.store import from_url  # noqa: PLC0415 - an extra
+        from obstore.exceptions import BaseError  # noqa: PLC0415 - an extra
+        from obstore.store import from_url  # noqa: PLC0415
 
         said = {name: values[-1] for name, values in parse_qs(options).items()}
         config: dict[str, Any] = {}
@@ -107,7 +108,10 @@ class _OneRequest:
         if "region" in said:
             config["region"] = said["region"]
         patience: Any = {"max_retries": 30, "retry_timeout": timedelta(seconds=60)}
-        self._store = from_url(bucket, client_options={"allow_http": True}, retry_config=patience, **config)
+        try:
+            self._store = from_url(bucket, client_options={"allow_http": True}, retry_config=patience, **config)
+        except (BaseError, ValueError) as error:  # e.g. a URI without a bucket
+            raise FileNotFoundError(errno.ENOENT, f"{bucket} is no object store") from error
 
     def read(self, path: str, start: int, count: int) -> tuple[Any, int]:
         import obstore  # noqa: PLC0415
