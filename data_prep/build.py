@@ -174,6 +174,23 @@ def _find(out: Folder, settings: BuildSettings, workers: Workers) -> tuple[Sourc
     return source, samples
 
 
+def find_again(out: Folder, settings: BuildSettings) -> list[Sample]:
+    """The samples of the source of a finished folder, which is neither changed nor made; empty if it is not at hand.
+
+    Args:
+        out: the shard folder.
+        settings: as its card has them.
+
+    Raises:
+        ValueError: what is there now is no such source.
+    """
+    located = settings.model_copy(update={"root": settings.root or _phantom_root(out)})
+    root = Folder(located.root or "")
+    if not root.exists() or (settings.source == "phantom" and not phantom.is_made(settings.phantom, Path(str(root)))):
+        return []
+    return SOURCES[settings.source](located, index_cache=_index_cache(located)).samples
+
+
 @contextmanager
 def _alone(out: Folder, settings: BuildSettings, waiting: Callable[[], None]) -> Iterator[None]:
     """No other build of this folder, and of these phantoms, at the same time."""

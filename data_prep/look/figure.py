@@ -44,7 +44,7 @@ def normalisation_figure(path: str | os.PathLike[str]) -> np.ndarray:
         raise ValueError(f"{path}: nothing on it looks like a breast")
     normalised = normalised_samples(image_HW, geometry, ("minmax", "zscore", "clahe"))
     names = {"minmax": "min-max", "zscore": "z-score", "clahe": "CLAHE"}
-    tiles = [_titled(_original(image_HW, geometry.box), "original")]
+    tiles = [_titled(_padded(_original(image_HW, geometry.box), FIGURE_PX), "original")]
     tiles += [_titled(cv2.cvtColor(normalised[name], cv2.COLOR_GRAY2BGR), names[name]) for name in normalised]
     return np.hstack(tiles)
 
@@ -57,9 +57,40 @@ def contact_sheet(samples: Samples, *, count: int = 24, columns: int = 8) -> np.
         count: at most this many.
         columns: samples in a row.
     """
-    chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int))
-    tiles = [_tile(samples.images_NHW[n], samples.masks_NHW[n], _label(samples.table.iloc[int(n)])) for n in chosen]
+    tiles = [
+        _titled(lesion_tile(samples.images_NHW[n], samples.masks_NHW[n]), _label(samples.table.iloc[n]), scale=0.36)
+        for n in spread_over(len(samples), count)
+    ]
     return _grid(tiles, columns)
+
+
+def spread_over(samples: int, count: int) -> list[int]:
+    """At most `count` of so many samples, spread evenly over them."""
+    return sorted(set(np.linspace(0, samples - 1, min(count, samples)).round().astype(int).tolist()))
+
+
+def lesion_tile(image_SS: np.ndarray, mask_SS: np.ndarray) -> np.ndarray:
+    """One sample, enlarged or shrunk to `TILE_PX`, with the lesions' outlines."""
+    way = cv2.INTER_AREA if image_SS.shape[0] > TILE_PX else cv2.INTER_LINEAR
+    picture = cv2.cvtColor(cv2.resize(np.array(image_SS), (TILE_PX, TILE_PX), interpolation=way), cv2.COLOR_GRAY2BGR)
+    return _outlined(picture, cv2.resize(np.array(mask_SS), (TILE_PX, TILE_PX), interpolation=cv2.INTER_NEAREST))
+
+
+def film_with_box(image_HW: np.ndarray, box: Sequence[int], masks_HW: Sequence[np.ndarray]) -> np.ndarray:
+    """A whole film under a plain linear window, its box and the outlines of its lesions drawn in.
+
+    Args:
+        image_HW: the film.
+        box: (top, left, bottom, right) of the part that its sample shows.
+        masks_HW: uint8 of 0 and 1, each of the film's aspect.
+    """
+    picture = _original(image_HW, box)
+    for mask_HW in masks_HW:
+        size = (picture.shape[1], picture.shape[0])
+        # A lesion thinner than a pixel of the picture is drawn none the less.
+        small = cv2.resize(mask_HW.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+        picture = _outlined(picture, small.astype(np.uint8))
+    return picture
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -77,17 +108,13 @@ def _original(image_HW: np.ndarray, box: Sequence[int]) -> np.ndarray:
     picture = cv2.cvtColor(minmax(small, window=(0, WINDOW[1])), cv2.COLOR_GRAY2BGR)
     top, left, bottom, right = (round(edge * scale) for edge in box)
     cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), BOX_COLOUR, 1)
-    return _padded(picture, FIGURE_PX)
+    return picture
 
 
-def _tile(image_SS: np.ndarray, mask_SS: np.ndarray, label: str) -> np.ndarray:
-    """One sample, enlarged or shrunk to the tile, with the lesions' outlines."""
-    way = cv2.INTER_AREA if image_SS.shape[0] > TILE_PX else cv2.INTER_LINEAR
-    picture = cv2.cvtColor(cv2.resize(np.array(image_SS), (TILE_PX, TILE_PX), interpolation=way), cv2.COLOR_GRAY2BGR)
-    mask = cv2.resize(np.array(mask_SS), (TILE_PX, TILE_PX), interpolation=cv2.INTER_NEAREST)
+def _outlined(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, LESION_COLOUR, 1)
-    return _titled(picture, label, scale=0.36)
+    return picture
 
 
 def _label(row: pd.Series) -> str:

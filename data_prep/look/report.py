@@ -1,4 +1,4 @@
-"""One HTML page about a shard folder's quality, with everything in it: no other file, no script, no network.
+"""One HTML page about a shard folder's quality, with everything in it: no other file, no network.
 
 python -m data_prep.run report shards/phantom --out quality.html
 """
@@ -7,53 +7,61 @@ from __future__ import annotations
 
 import base64
 import io
-from html import escape
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_prep.look.figure import contact_sheet, png
+from data_prep.look.figure import lesion_tile, png, spread_over
+from data_prep.look.page import render_page
+from data_prep.look.whole_film import WholeFilm
 from data_prep.schema import REASONS, REPAIRS, SPLITS
 from data_prep.shards import REJECTED, REPAIRED, ShardFolder, check_leaks
 
 SMALL_PX = 4.0
 """Lesions below this diameter at the target size are counted apart."""
 EDGES_PX = (0, 4, 8, 12, 16, 24, 40, 80, 1e9)
-
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 1080px; margin: 2em auto; padding: 0 1em; color: #1c2733 }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin: 1.8em 0 .5em; border-bottom: 1px solid #d5dbe1 }
-table { border-collapse: collapse; margin: .4em 1.6em .4em 0; display: inline-table; vertical-align: top }
-th, td { padding: .15em .7em; text-align: right; border-bottom: 1px solid #e6eaee } th { font-weight: 600 }
-td:first-child, th:first-child { text-align: left } img { max-width: 100% } .bad { color: #b3261e; font-weight: 600 }
-.good { color: #1b6e3c } code { background: #f2f4f6; padding: 0 .25em } .wide td, .wide th { text-align: left }
-"""
+SHOWN = 16
+"""Samples shown of each split."""
+ENTRIES = 200
+"""Rows shown of each list."""
+SECTIONS = {"summary": "Summary", "counts": "Counts", "lesions": "Lesions", "lists": "Left out", "samples": "Samples"}
+Values = dict[str, Any]
 
 
-def quality_report(shards: ShardFolder, *, damage: str = "", pictures: bool = True) -> str:
+def quality_report(
+    shards: ShardFolder, *, damage: str = "", pictures: bool = True, whole: WholeFilm | None = None
+) -> str:
     """The page as HTML.
 
     Args:
         shards: an opened folder.
         damage: what `ShardFolder.check` complained of, if it did.
         pictures: whether samples are shown.
+        whole: a film as it was before it was cut, if the source is at hand.
     """
+    card = shards.card
     table = pd.concat([shards.table(split) for split in SPLITS], ignore_index=True)
-    parts = [
-        f"<h1>Data quality: {escape(shards.card.name)}</h1>",
-        _summary(shards, damage),
-        _leaks(table),
-        "<h2>Counts by split</h2>" + _counts(table),
-        "<h2>Lesions at the target size</h2>" + _lesions(lesion_table(table), shards.card.settings.size_px),
-        "<h2>Left out</h2>" + _log(shards, REJECTED, "reason"),
-        "<h2>Put right</h2>" + _log(shards, REPAIRED, "repair"),
-        "<h2>Samples</h2>" + _sheets(shards) if pictures else "",
-        "<h2>Settings</h2><pre>" + escape(shards.card.settings.model_dump_json(indent=2)) + "</pre>",
-    ]
-    title = f"Data quality: {escape(shards.card.name)}"
-    head = f"<meta charset='utf-8'><title>{title}</title><style>{_STYLE}</style>"
-    return f"<!doctype html><html lang='en'><head>{head}</head><body>{''.join(parts)}</body></html>\n"
+    sections = [(anchor, name) for anchor, name in SECTIONS.items() if pictures or anchor != "samples"]
+    return render_page(
+        "quality.html.j2",
+        title=f"Data quality: {card.name}",
+        sections=[*sections, ("settings", "Settings")],
+        name=card.name,
+        summary=_summary(shards),
+        facts=_facts(shards),
+        damage=damage,
+        leaks=_leaks(table),
+        remarks=card.warnings,
+        counts=_counts(table),
+        lesions=_lesions(lesion_table(table), card.settings.size_px),
+        lists=[_log(shards, REJECTED, "reason", "Left out"), _log(shards, REPAIRED, "repair", "Put right")],
+        pictures=pictures,
+        whole={"caption": whole.caption, "png": _base64(whole.picture)} if whole else None,
+        sheets=_sheets(shards) if pictures else [],
+        settings=card.settings.model_dump_json(indent=2),
+    )
 
 
 def lesion_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,80 +80,135 @@ def reason_counts(shards: ShardFolder, file: str, column: str) -> pd.Series:
     return codes.value_counts()
 
 
-def _summary(shards: ShardFolder, damage: str) -> str:
+def _summary(shards: ShardFolder) -> Values:
     card, settings = shards.card, shards.card.settings
-    films = sum(card.samples.values())
-    state = f"<span class='bad'>{escape(damage)}</span>" if damage else "<span class='good'>all checksums agree</span>"
-    return (
-        f"<p>{films} samples of {sum(card.patients.values())} patients with {sum(card.lesions.values())} lesions, "
-        f"from <code>{settings.source}</code>, view <code>{settings.field_of_view}</code>, {settings.size_px} x "
-        f"{settings.size_px} px, {', '.join(settings.normalisations)}; {card.rejected} inputs left out, "
-        f"{card.repaired} put right. {state}; fingerprint <code>{escape(card.fingerprint[:16])}</code>, "
-        f"built {escape(card.created_at)}.</p>"
-    )
+    counts = (sum(count.values()) for count in (card.samples, card.patients, card.lesions))
+    return {
+        "counts": "{} samples of {} patients with {} lesions".format(*counts),
+        "made": f"From {settings.source}, view {settings.field_of_view}, {settings.size_px} x {settings.size_px} px, "
+        f"{', '.join(settings.normalisations)}. Fingerprint {card.fingerprint[:16]}, built {card.created_at}.",
+    }
+
+
+def _facts(shards: ShardFolder) -> list[Values]:
+    card = shards.card
+    splits = [
+        {
+            "name": split,
+            "value": card.samples[split],
+            "note": f"{card.patients[split]} patients, {card.lesions[split]} lesions",
+        }
+        for split in SPLITS
+    ]
+    return [
+        *splits,
+        {"name": "left out", "value": card.rejected, "note": "inputs, by name below"},
+        {"name": "put right", "value": card.repaired, "note": "inputs, by name below"},
+    ]
 
 
 def _leaks(table: pd.DataFrame) -> str:
     try:
         check_leaks(table)
     except ValueError as error:
-        return f"<pre class='bad'>{escape(str(error))}</pre>"
-    return "<p class='good'>Leak check: no patient and no film (by the hash of its pixels) is in two splits.</p>"
+        return str(error)
+    return ""
 
 
-def _counts(table: pd.DataFrame) -> str:
+def _counts(table: pd.DataFrame) -> list[Values]:
     patients = table.groupby("split")["patient_id"].nunique().rename("patients").to_frame()
     patients.insert(0, "samples", table.groupby("split").size())
-    tables = [_html(_in_order(patients))]
+    tables = [_grid("Samples and patients", _in_order(patients))]
     for column in ("view", "side", "density", "pathology", "kind"):
         values = table[column].astype(object).where(table[column].notna(), "unknown").replace("", "unknown")
         values = values.map(lambda value: f"{value:g}" if isinstance(value, float) else value)
-        tables.append(_html(_in_order(pd.crosstab(table["split"], values.rename(column)))))
-    return "".join(tables)
+        tables.append(_grid(column.capitalize(), _in_order(pd.crosstab(table["split"], values.rename(column)))))
+    return tables
 
 
-def _lesions(lesions: pd.DataFrame, size_px: int) -> str:
+def _lesions(lesions: pd.DataFrame, size_px: int) -> Values:
     if lesions.empty:
-        return "<p>No lesion.</p>"
-    labels = [f"{a:g}-{b:g}" if b < 1e9 else f"{a:g}+" for a, b in pairwise(EDGES_PX)]
-    size = pd.cut(lesions["diameter_px"], EDGES_PX, labels=labels, right=False).rename("diameter, px")
-    histogram = _in_order(pd.crosstab(lesions["split"], size))
+        return {"text": ["No lesion."], "vanished": "", "charts": []}
     vanished = lesions[lesions["area_px"] == 0]
     small = lesions[lesions["diameter_px"] < SMALL_PX]
     error = (lesions["area_px"] / lesions["exact_area_px"].clip(lower=1e-6) - 1).abs()
     middling = error[(lesions["diameter_px"] >= SMALL_PX) & (lesions["diameter_px"] <= 40)]
     quantiles = lesions["diameter_px"].quantile([0.05, 0.5, 0.95])
-    names = ", ".join(escape(f"{v.sample_id}/{v.lesion_id}") for v in vanished.head(10).itertuples())
-    gone = f"<span class='{'bad' if len(vanished) else 'good'}'>{len(vanished)} vanish</span>" + (
-        f": {names}" * bool(names)
+    names = ", ".join(f"{lesion.sample_id}/{lesion.lesion_id}" for lesion in vanished.head(10).itertuples())
+    drawn = f"Mean area error from 4 to 40 px: {middling.mean():.1%}. " if len(middling) else ""
+    text = (
+        f"Median diameter {quantiles[0.5]:.1f} px of {size_px} (5th to 95th percentile {quantiles[0.05]:.1f} to "
+        f"{quantiles[0.95]:.1f}); {len(small)} are under {SMALL_PX:g} px. {drawn}"
+        f"{'' if len(vanished) else 'None vanishes.'}"
     )
-    drawn = f"Mean area error from 4 to 40 px: {middling.mean():.1%}." if len(middling) else ""
-    return (
-        f"<p>Median diameter {quantiles[0.5]:.1f} px of {size_px} (5th to 95th percentile {quantiles[0.05]:.1f} to "
-        f"{quantiles[0.95]:.1f}); {len(small)} are under {SMALL_PX:g} px; {gone}. {drawn}</p>{_html(histogram)}"
-    )
+    told = f"{len(vanished)} vanish: {names}" if len(vanished) else ""
+    return {"text": [text], "vanished": told, "charts": _charts(lesions)}
 
 
-def _log(shards: ShardFolder, file: str, column: str) -> str:
+def _charts(lesions: pd.DataFrame) -> list[Values]:
+    """A histogram of the diameters of each split's lesions, on a drawing of 300 x 128."""
+    charts = []
+    labels = [f"{low:g}-{high:g}" if high < 1e9 else f"{low:g}+" for low, high in pairwise(EDGES_PX)]
+    step = 300 / len(labels)
+    for split in SPLITS:
+        diameters = lesions.loc[lesions["split"] == split, "diameter_px"]
+        if diameters.empty:
+            continue
+        counts = pd.cut(diameters, EDGES_PX, labels=labels, right=False).value_counts().reindex(labels)
+        bars = [
+            {
+                "x": round(at * step + 3, 1),
+                "middle": round((at + 0.5) * step, 1),
+                "width": round(step - 6, 1),
+                "height": round(86 * int(count) / int(counts.max()), 1),
+                "count": int(count),
+                "label": label,
+            }
+            for at, (label, count) in enumerate(counts.items())
+        ]
+        note = f"{len(diameters)} lesions, median {diameters.median():.1f} px"
+        told = ", ".join(f"{label}: {count}" for label, count in counts.items())
+        charts.append({"split": split, "note": note, "bars": bars, "told": told})
+    return charts
+
+
+def _log(shards: ShardFolder, file: str, column: str, title: str) -> Values:
     counts = reason_counts(shards, file, column)
-    if counts.empty:
-        return "<p>Nothing.</p>"
-    rows = [(code, count, (REASONS | REPAIRS).get(str(code), "")) for code, count in counts.items()]
-    summary = pd.DataFrame(rows, columns=["code", "count", "meaning"]).set_index("code")
+    rows = [(code, int(count), (REASONS | REPAIRS).get(str(code), "")) for code, count in counts.items()]
     log = pd.read_csv(io.BytesIO(shards.folder.read_bytes(file)), dtype=str, keep_default_na=False)
-    detail = _html(log[["sample_id", column, "path"]].head(200).set_index("sample_id"), wide=True)
-    return f"{_html(summary, wide=True)}<details><summary>{len(log)} entries</summary>{detail}</details>"
+    shown = log[["sample_id", column, "path"]].head(ENTRIES)
+    more = f", the first {ENTRIES} of them; all are in {file}" if len(log) > ENTRIES else ""
+    return {
+        "title": title,
+        "codes": {"title": title, "words": True, "columns": ["code", "count", "meaning"], "rows": rows},
+        "shown": f"{len(log)} entries{more}",
+        "entries": {
+            "title": f"{title}: entries",
+            "words": True,
+            "columns": ["sample", column, "file"],
+            "rows": shown.to_numpy().tolist(),
+        },
+    }
 
 
-def _sheets(shards: ShardFolder) -> str:
-    name = next(iter(shards.card.image_columns))
+def _sheets(shards: ShardFolder) -> list[Values]:
     sheets = []
     for split in SPLITS:
-        if shards.card.samples[split]:
-            picture = base64.b64encode(png(contact_sheet(shards.load(split, name), count=16))).decode()  # type: ignore[arg-type]
-            alt = f"samples of {split} with their lesions outlined"
-            sheets.append(f"<h3>{split}</h3><img alt='{alt}' src='data:image/png;base64,{picture}'>")
-    return "".join(sheets)
+        if not shards.card.samples[split]:
+            continue
+        samples = shards.load(split, next(iter(shards.card.image_columns)))
+        films = []
+        for number in spread_over(len(samples), SHOWN):
+            row = samples.table.iloc[number]
+            picture = lesion_tile(samples.images_NHW[number], samples.masks_NHW[number])
+            note = ", ".join(str(row[name]) for name in ("side", "view", "kind", "pathology") if row[name])
+            films.append({"name": row["sample_id"], "note": note, "png": _base64(picture)})
+        sheets.append({"split": split, "samples": len(samples), "shown": len(films), "films": films})
+    return sheets
+
+
+def _base64(picture: np.ndarray) -> str:
+    return base64.b64encode(png(picture)).decode()
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -154,6 +217,6 @@ def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     return ordered.astype(int)
 
 
-def _html(table: pd.DataFrame, *, wide: bool = False) -> str:
-    flat = table.rename_axis(columns=None).reset_index().rename(columns={"split": table.columns.name or "split"})
-    return flat.to_html(index=False, border=0, classes="wide" if wide else None, escape=True)
+def _grid(title: str, table: pd.DataFrame) -> Values:
+    rows = [list(row) for row in table.itertuples(name=None)]
+    return {"title": title, "words": False, "columns": ["split", *map(str, table.columns)], "rows": rows}

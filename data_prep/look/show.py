@@ -8,6 +8,7 @@ import numpy as np
 
 from data_prep.look.figure import contact_sheet, png
 from data_prep.look.report import lesion_table, quality_report, reason_counts
+from data_prep.look.whole_film import whole_film
 from data_prep.schema import SPLITS, DatasetCard
 from data_prep.shards import REJECTED, REPAIRED, ShardFolder, open_shards
 
@@ -64,5 +65,5 @@ def write_report(folder: str, target: Path | None) -> Path:
     except ValueError as error:
         damage = str(error)
     target = target or Path(f"{shards.folder.name}-quality.html")
-    target.write_text(quality_report(shards, damage=damage))
+    target.write_text(quality_report(shards, damage=damage, whole=whole_film(shards)), encoding="utf-8")
     return target

@@ -5,6 +5,7 @@ pytest tests/data_prep/test_build.py
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -23,12 +24,13 @@ import pytest
 from cluster.storage import Folder
 from data_prep import write
 from data_prep.build import BuildProgress, build
+from data_prep.finish import write_lists
 from data_prep.on_ray import RayWorkers
 from data_prep.plan import plan, source_sha256
-from data_prep.schema import Lesion, Sample
+from data_prep.schema import Lesion, Rejected, Sample
 from data_prep.shape.geometry import Geometry
 from data_prep.shape.prepare import prepare_sample
-from data_prep.shards import open_shards
+from data_prep.shards import REJECTED, open_shards
 from tests.data_prep.small_pairs import contents, draw_film, draw_lesion, settings_for, write_pairs
 
 
@@ -318,6 +320,7 @@ def test_ray_gives_the_same_bytes_on_any_number_of_workers(tmp_path, pairs_root)
 BUILD_SCRIPT = """
 import sys
 from data_prep.build import build
+from data_prep.finish import write_lists
 from data_prep.on_ray import RayWorkers
 from data_prep.schema import BuildSettings
 print("begin", flush=True)
@@ -360,3 +363,9 @@ def _wait_for(process: subprocess.Popen[str], *, shards: int) -> None:
         done = re.search(r"stage='prepare'.* built_here=(\d+)", line)
         if done and int(done[1]) >= 2 * shards:
             return
+
+
+def test_cells_that_a_spreadsheet_would_compute_are_quoted(tmp_path):
+    write_lists(Folder(tmp_path), [Rejected(path="-1.png", sample_id="=1+1", reason="no_lesion: @none")], [])
+    rows = list(csv.reader((tmp_path / REJECTED).read_text().splitlines()))
+    assert rows[1] == ["'-1.png", "'=1+1", "no_lesion: @none"]

@@ -6,29 +6,73 @@ pytest tests/data_prep/test_report.py
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data_prep.build import build
 from data_prep.look.amdahl import Measured, amdahl, fit_share, measure, to_text, worker_counts
+from data_prep.look.figure import BOX_COLOUR, LESION_COLOUR
 from data_prep.look.report import lesion_table, quality_report
+from data_prep.look.whole_film import whole_film
 from data_prep.shards import open_shards
 from tests.data_prep.small_pairs import settings_for, write_pairs
 
 
 def test_report_is_one_page_with_everything_in_it(shards_path):
     page = quality_report(open_shards(shards_path))
-    assert page.count("data:image/png;base64,") == 3
-    assert not re.findall(r"(?:src|href)=['\"](?!data:)", page)
+    assert page.count("data:image/png;base64,") == 12
+    assert not re.findall(r"(?:src|href)=['\"](?!data:|#)", page)
     for text in (
         "12 samples of 12 patients with 16 lesions",
         "all checksums agree",
         "Leak check: no patient",
         "BENIGN",
+        'name="viewport"',
     ):
         assert text in page, text
-    assert re.search(r"<td>all</td>\s*<td>12</td>\s*<td>12</td>", page)
+    assert re.search(r'<th scope="row">all</th><td>12</td><td>12</td>', page)
+
+
+def test_every_picture_says_whose_it_is_and_of_which_split(shards_path):
+    shards = open_shards(shards_path)
+    page = quality_report(shards)
+    for split in ("train", "val", "test"):
+        for name in shards.table(split)["sample_id"]:
+            assert f'alt="{name} of {split}"' in page
+
+
+def test_histogram_counts_every_lesion_of_every_split(shards_path):
+    shards = open_shards(shards_path)
+    page = quality_report(shards, pictures=False)
+    for split in ("train", "val", "test"):
+        told = re.search(f'aria-label="Lesions of {split} by diameter in pixels: ([^"]*)"', page)
+        assert told is not None, split
+        assert sum(int(part.split(": ")[1]) for part in told[1].split(", ")) == shards.card.lesions[split]
+
+
+def test_warnings_of_the_card_stand_first(shards_path):
+    shards = open_shards(shards_path)
+    warned = replace(shards, card=shards.card.model_copy(update={"warnings": ["lesions of <val> differ"]}))
+    page = quality_report(warned, pictures=False)
+    assert page.index("lesions of &lt;val&gt; differ") < page.index("Counts by split")
+
+
+def test_whole_film_is_shown_where_its_source_is_at_hand(tmp_path):
+    root = write_pairs(tmp_path / "pairs")
+    build(settings_for(root), str(tmp_path / "out"), workers=0)
+    shards = open_shards(tmp_path / "out")
+    whole = whole_film(shards)
+    assert whole is not None
+    name = whole.caption.split(",")[0]
+    box = set(map(tuple, np.argwhere((whole.picture == BOX_COLOUR).all(2)).tolist()))
+    lesion = set(map(tuple, np.argwhere((whole.picture == LESION_COLOUR).all(2)).tolist()))
+    assert name in set(shards.table("train")["sample_id"])
+    assert box and lesion
+    assert max(y for y, _ in lesion) < max(y for y, _ in box)
+    root.rename(tmp_path / "moved")
+    assert whole_film(shards) is None
 
 
 def test_report_tells_rejects_and_damage(tmp_path):
