@@ -28,7 +28,7 @@ ENCODER = "tu-test_efficientnet"
 """timm's smallest: with the linknet decoder 95,000 parameters."""
 STEADY = "tu-test_convnext"
 """timm's smallest without batch norm: nothing keeps it from diverging, and two workers train it as one does."""
-PATIENCE_S = 300
+PATIENCE_S = 500
 """How long a study of these tests may take on a busy machine before it counts as stuck."""
 
 
