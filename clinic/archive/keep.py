@@ -28,7 +28,7 @@ from clinic.progress import Tell
 from clinic.runtime.model import Model, open_model
 from clinic.stream import Outcome, Spread, here
 from cluster.storage import Folder
-from data_prep.read.dicom import read_image, read_stored
+from data_prep.read.dicom import read_film, read_stored
 from data_prep.read.files import FilePath, open_file, read_all
 from data_prep.schema import ReadError
 from data_prep.shape.box import Box
@@ -96,7 +96,8 @@ class Archivist:
             raise SourceError("signed")
         facts, ids = FilmFacts.of(header), FilmIds.of(header)
         name = self._job.names.film(ids)
-        boxes = self._boxes(read_image(path), film)
+        window = self._model.info.preprocessing.film_window if self._model else "header"
+        boxes = self._boxes(read_film(path, window).image_HW, film)
         entries = []
         for number, box in enumerate(boxes, start=1):
             part_hw = stored_HW[box.top : box.bottom, box.left : box.right]

@@ -18,9 +18,10 @@ from clinic.predict.lesions import Region, find_regions
 from clinic.runtime.model import Flip, Model
 from data_prep.schema import ReadError
 from data_prep.shape.box import Box, lesion_box
-from data_prep.shape.geometry import Geometry, find_geometry
-from data_prep.shape.normalise import normalised_sample
-from trainables.model.info import ModelInfo
+from data_prep.shape.breast import Breast, find_breast
+from data_prep.shape.geometry import Geometry, geometry_of
+from data_prep.shape.normalise import breast_levels, normalised_sample
+from trainables.model.info import ModelInfo, Preprocessing
 
 
 class BoxError(ValueError):
@@ -62,6 +63,9 @@ def check_models(infos: Sequence[ModelInfo]) -> None:
     if len(views) > 1:
         names = ", ".join(f"{info.name}: {info.preprocessing.field_of_view}" for info in infos)
         raise ValueError(f"models of different views cannot be one ensemble ({names}); give models of one view")
+    if len({info.preprocessing.window for info in infos}) > 1:
+        names = ", ".join(f"{info.name}: {info.preprocessing.window}" for info in infos)
+        raise ValueError(f"models that read a film by different windows cannot be one ensemble ({names})")
 
 
 def check_view(info: ModelInfo, *, with_box: bool) -> None:
@@ -98,7 +102,7 @@ def prepare_film(
     """Cut, mirror, normalise and shrink a film as each model's training samples were.
 
     Args:
-        image_HW: grey values, uint8 or uint16, bright tissue on dark ground.
+        image_HW: grey values, uint8 or uint16, bright tissue on dark ground, read with the models' `film_window`.
         models: one, or an ensemble (`check_models`).
         lesion: the lesion's box, for models of the lesion view.
         spacing_mm: of the film's rows and columns, where it is known.
@@ -108,9 +112,12 @@ def prepare_film(
         ReadError: no breast is on the film.
         BoxError: the lesion's box leaves the film.
     """
-    geometries = tuple(film_geometry(image_HW, model, lesion) for model in models)
+    breast = find_breast(image_HW)
+    if breast is None:
+        raise ReadError("no_breast", f"nothing on the film of {image_HW.shape[0]} x {image_HW.shape[1]} looks like one")
+    geometries = tuple(film_geometry(breast, model.info, lesion) for model in models)
     samples = tuple(
-        normalised_sample(image_HW, geometry, model.info.preprocessing.normalisation)
+        _sample(image_HW, breast, geometry, model.info.preprocessing)
         for geometry, model in zip(geometries, models, strict=True)
     )
     return Prepared(image_HW.shape, samples, geometries, spacing_mm)
@@ -164,23 +171,22 @@ def _put_back(film: Prepared, maps: Sequence[np.ndarray], threshold: float) -> P
     )
 
 
-def film_geometry(image_HW: np.ndarray, model: Model, lesion: Box | None) -> Geometry:
+def film_geometry(breast: Breast, info: ModelInfo, lesion: Box | None) -> Geometry:
     """How a film becomes what a model was trained on.
 
     Raises:
         ValueError: the model wants a lesion's box and has none, or has one and wants none.
-        ReadError: no breast is on the film.
         BoxError: the lesion's box leaves the film.
     """
-    steps = model.info.preprocessing
-    check_view(model.info, with_box=lesion is not None)
-    whole = find_geometry(image_HW, size_px=steps.size_px, crop_to_breast=steps.crop_to_breast, orient=steps.orient)
-    if whole is None:
-        shape = f"{image_HW.shape[0]} x {image_HW.shape[1]}"
-        raise ReadError("no_breast", f"nothing on the film of {shape} looks like one")
-    if lesion is None:
-        return whole
-    return _around(lesion, whole, steps.lesion_margin)
+    steps = info.preprocessing
+    check_view(info, with_box=lesion is not None)
+    whole = geometry_of(breast, size_px=steps.size_px, crop_to_breast=steps.crop_to_breast, orient=steps.orient)
+    return whole if lesion is None else _around(lesion, whole, steps.lesion_margin)
+
+
+def _sample(image_HW: np.ndarray, breast: Breast, geometry: Geometry, steps: Preprocessing) -> np.ndarray:
+    levels = breast_levels(image_HW, breast) if steps.window == "breast" else None
+    return normalised_sample(image_HW, geometry, steps.normalisation, levels)
 
 
 def _around(lesion: Box, whole: Geometry, margin: float) -> Geometry:

@@ -72,7 +72,7 @@ class Predictor:
         row: dict[str, Any] = {"film": film.shown, "name": film.name, "status": "left_out", "reason": ""}
         began = time.perf_counter()
         try:
-            image_HW, header = read_film(film.path)
+            image_HW, header = read_film(film.path, self.models)
             read = time.perf_counter()
             spacing = spacing_of(header)
             prediction = predict_film(
@@ -109,9 +109,9 @@ class Predictor:
             self._out.write_bytes(film.name + SUFFIXES[kind], content)
 
 
-def read_film(path: FilePath) -> tuple[np.ndarray, Dataset | None]:
-    """The pixels of a film and, if it is DICOM, every tag before them. Raises ReadError."""
-    film, header = read_tagged_film(path)
+def read_film(path: FilePath, models: Sequence[Model]) -> tuple[np.ndarray, Dataset | None]:
+    """The pixels of a film as the models want them and, if it is DICOM, every tag before them. Raises ReadError."""
+    film, header = read_tagged_film(path, models[0].info.preprocessing.film_window)
     return film.image_HW, header
 
 

@@ -105,13 +105,13 @@ class Answerer:
         )
 
     def _seen(self, content: bytes) -> tuple[np.ndarray, Dataset | None, Prediction]:
-        image_HW, header = read_film(content)
+        image_HW, header = read_film(content, self.models)
         prepared = prepare_film(image_HW, self.models, spacing_mm=spacing_of(header))
         return image_HW, header, predict_prepared([prepared], self.models, self._job.options)[0]
 
     def _read(self, content: bytes) -> _Read | Answer:
         try:
-            image_HW, header = read_film(content)
+            image_HW, header = read_film(content, self.models)
             if header is None:
                 return Answer(code="not_dicom")
             prepared = prepare_film(image_HW, self.models, spacing_mm=spacing_of(header))

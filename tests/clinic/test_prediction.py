@@ -1,15 +1,18 @@
 """One film: the mask lies where the lesion is, on the film's own grid; a model refuses what it was not made for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from clinic.predict.lesions import find_regions
-from clinic.predict.prediction import BoxError, Options, check_models, predict_film
+from clinic.predict.prediction import BoxError, Options, check_models, predict_film, prepare_film
+from clinic.predict.predictor import read_film
 from data_prep.schema import ReadError
 from data_prep.shape.box import Box
 from data_prep.shape.geometry import Geometry, find_geometry
 from data_prep.shape.normalise import normalised_sample
-from tests.clinic.fakes import bright_model, draw_film
+from tests.clinic.fakes import bright_model, draw_film, film_file
 
 
 def iou(one: np.ndarray, other: np.ndarray) -> float:
@@ -86,6 +89,31 @@ def test_a_box_that_is_not_on_the_film_is_refused(box):
 def test_a_film_without_a_breast_is_refused():
     with pytest.raises(ReadError, match="no_breast"):
         predict_film(np.zeros((400, 300), np.uint16), [bright_model()])
+
+
+def test_a_model_of_the_breasts_own_window_is_shown_what_its_samples_showed(tmp_path):
+    """A marker beside the breast, brighter than all tissue, must not darken the breast."""
+    film_HW, _ = draw_film()
+    marked_HW = film_HW.copy()
+    marked_HW[5:60, 250:315] = 65535
+    info = bright_model().info
+    steps = info.preprocessing.model_copy(update={"window": "breast", "crop_to_breast": False})
+    model = replace(bright_model(), info=info.model_copy(update={"preprocessing": steps}))
+    shown = [prepare_film(image_HW, [model]).samples[0] for image_HW in (film_HW, marked_HW)]
+    np.testing.assert_array_equal(shown[0][20:], shown[1][20:])
+    with pytest.raises(ValueError, match="different windows"):
+        check_models([info, model.info])
+
+
+def test_a_header_window_is_not_looked_at_by_a_model_of_the_breasts_own(tmp_path):
+    path = film_file(tmp_path, WindowCenter=30000, WindowWidth=30000)
+    info = bright_model().info
+    steps = info.preprocessing.model_copy(update={"window": "breast"})
+    model = replace(bright_model(), info=info.model_copy(update={"preprocessing": steps}))
+    with_window_HW, _ = read_film(path, [bright_model()])
+    without_HW, _ = read_film(path, [model])
+    np.testing.assert_array_equal(without_HW, draw_film()[0])
+    assert (with_window_HW != without_HW).any()
 
 
 def test_an_ensemble_averages_probabilities():

@@ -65,6 +65,7 @@ def test_the_folder_says_what_the_model_was_made_for(packed: Path):
         "normalisation": "minmax",
         "crop_to_breast": True,
         "orient": True,
+        "window": "header",
     }
     assert (info.name, info.epoch, info.threshold, info.data.fingerprint) == ("small", 2, 0.5, "2" * 64)
     measures = json.loads((packed / "metrics.json").read_text())

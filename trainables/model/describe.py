@@ -93,7 +93,7 @@ def _how(info: ModelInfo) -> str:
         if steps.field_of_view == "lesion"
         else "",
         "mirrored so that the chest wall is on the left" if steps.orient else "",
-        f"normalised with {steps.normalisation}",
+        f"normalised with {steps.normalisation}" + (" by the breast's own grey values" * (steps.window == "breast")),
         f"shrunk to {steps.size_px} x {steps.size_px} px with its aspect kept",
     ]
     lines = "\n".join(f"- {step}" for step in shaped if step)

@@ -5,7 +5,7 @@ Knows neither torch nor Ray, so that a model in another format (ONNX) is used wi
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -50,12 +50,20 @@ class Preprocessing(BaseModel):
     crop_to_breast: bool
     orient: bool
     """Whether films are mirrored so that the chest wall lies on the left."""
+    window: Literal["header", "breast"] = "header"
+    """Which grey values are black and white: `header`, as the file's window and the part shown have it; `breast`, by
+    the breast alone."""
 
     @classmethod
     def of(cls, settings: BuildSettings, normalisation: Normalisation) -> Preprocessing:
         """What the samples of a build went through, under one of its normalisations."""
-        names = ("field_of_view", "lesion_margin", "size_px", "crop_to_breast", "orient")
+        names = ("field_of_view", "lesion_margin", "size_px", "crop_to_breast", "orient", "window")
         return cls(normalisation=normalisation, **{name: getattr(settings, name) for name in names})
+
+    @property
+    def film_window(self) -> Literal["header", "none"]:
+        """Whether the window in a film's header counts when it is read."""
+        return "header" if self.window == "header" else "none"
 
 
 class TrainedOn(BaseModel):
