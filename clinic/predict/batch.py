@@ -139,7 +139,9 @@ def _read_tables(out: Folder) -> dict[str, Outcome]:
 
 def _records(out: Folder, name: str) -> list[dict[str, Any]]:
     try:
-        table = pd.read_csv(io.BytesIO(out.read_bytes(name)), dtype={"name": str, "film": str})
+        content = io.BytesIO(out.read_bytes(name))
+        # An empty cell is none; a film may well be called NA.
+        table = pd.read_csv(content, dtype={"name": str, "film": str}, keep_default_na=False, na_values=[""])
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return []
     return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]

@@ -146,3 +146,16 @@ def test_a_file_whose_name_is_no_utf8_is_segmented_too(model: Path, tmp_path: Pa
     table = predict_films(order(model, tmp_path / "out", outputs=("mask",)), find_films([str(tmp_path / "in")]))
     assert table.status[0] == "segmented", table.reason[0]
     assert table.film[0].endswith("\\xff.dcm")
+
+
+@pytest.mark.parametrize("name", ["NA", "-a", "1e5"])
+def test_a_film_of_any_name_is_not_done_again(model: Path, tmp_path: Path, name: str):
+    film_file(tmp_path / "in", name)
+    films = find_films([str(tmp_path / "in")])
+    predict_films(order(model, tmp_path / "out", outputs=("contours",)), films)
+    table = predict_films(order(model, tmp_path / "out", outputs=("contours",)), films, spread=_nothing)
+    assert list(table.name) == [films[0].name]
+
+
+def _nothing(job: Job, films: Sequence[FilmFile]) -> Iterator[tuple[FilmFile, Outcome]]:
+    raise AssertionError(f"{[film.name for film in films]} are done again")
