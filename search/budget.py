@@ -26,6 +26,13 @@ class Limit:
         self._best, self._since, self._looked_at = -math.inf, 0, 0
         """Of the trials below a number, all of which have ended: the best, and how many came after it."""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether no further trial may begin whatever those under way come to."""
+        budget = self._budget
+        epochs_spent = budget.total_epochs is not None and self._known.epochs >= budget.total_epochs
+        return self._known.entered >= budget.trials or epochs_spent
+
     def trials(self) -> int:
         """How many trials may have begun in all; those that have, where a budget is spent."""
         self.reason = self._spent() or ""

@@ -88,6 +88,11 @@ class Decisions:
         none_left = f"all {size} configurations of the space are trained" if size else "nothing new is proposed"
         return self._limit.reason or none_left
 
+    @property
+    def no_more_begin(self) -> bool:
+        """Whether no further trial may begin, so that only those that are open can still change the search."""
+        return self._limit.is_final
+
     def until(self, trial: int) -> int:
         """The epoch to which a trial may train before it is decided about again."""
         return self.known.trials[trial].until

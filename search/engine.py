@@ -16,8 +16,10 @@ from enum import Enum
 
 from search.budget import Spent
 from search.decisions import Decisions, state_of
+from search.early import EarlyFinals
 from search.events import Event, Kind, Listener
-from search.final import Finals, to_be_kept
+from search.final import Finals
+from search.kept import Kept
 from search.log import LOG, PUT_BACK, Log
 from search.methods.known import ENDED
 from search.methods.method import REPEAT
@@ -25,10 +27,10 @@ from search.methods.steps import Resume, Start, Stop
 from search.orders import Orders, trial_id
 from search.recall import NOT_FINITE, take_up, truthful
 from search.settings.config import StudyConfig
-from search.trials import Trial, Trials, read_trial, read_trials
-from trainables.life import Ending, end_trial, ending_of, pause_trial, tidy
+from search.trials import Trial, Trials, read_finals, read_trials
+from trainables.life import Ending, end_trial, ending_of, pause_trial
 from trainables.order import Report, TrialOrder
-from trainables.record import EpochRow, Role, TrialRecord, TrialStatus, final_paths
+from trainables.record import EpochRow, Role, TrialRecord, TrialStatus
 
 
 class Nothing(Enum):
@@ -88,8 +90,8 @@ class Engine:
         self._under_way: dict[str, Trial] = {}
         self._queue: list[TrialOrder] = []
         self._finals: Finals | None = None
-        self._for_finals: set[int] = set()
-        """Numbers of the trials whose checkpoints are kept, as a final may go on from them."""
+        self._early = EarlyFinals(config, orders, self.trials)
+        self._kept = Kept(config, self.folder, self.trials)
         self.decisions = Decisions(config, Log(self.folder), lag=lag, warm=warm)
         self._recall()
 
@@ -118,7 +120,7 @@ class Engine:
             return final
         if self.running:
             return WAIT
-        self._keep_for_finals(set())
+        self._kept.for_no_final()
         return FINISHED
 
     def _next_of_search(self) -> TrialOrder | Nothing | None:
@@ -132,7 +134,7 @@ class Engine:
         if order is None and not self.decisions.known.open:
             self.stop_reason = self.stop_reason or self.decisions.over()
             return None
-        return order or WAIT
+        return order or self._early.next(self.decisions, self.spent, self.running) or WAIT
 
     def _is_full(self) -> bool:
         """Whether no slot is free. A trial may wait for a slot of its pool while those of another one are."""
@@ -252,7 +254,7 @@ class Engine:
             self._note_end(trial)
         self.spent.charge(trial.info.path, trial.status.usd)
         bettered = None if trial.info.role == "final" else self.trials.note_end(trial)
-        self._tidy(trial, bettered)
+        self._kept.tidy(trial, bettered)
         if (failures := self.trials.failures) >= self.config.failures.stop_after_consecutive and self.failed is None:
             self.stop_reason = self.failed = f"{failures} trials failed in a row, the last with: {trial.status.reason}"
         self._tell("ended", trial)
@@ -263,27 +265,6 @@ class Engine:
         """Tell the method of an end that it has not decided itself."""
         if self.decisions.known.trials[trial.number].state not in ENDED:
             self.decisions.end(trial.number, state_of(trial), trial.values)
-
-    def _tidy(self, trial: Trial, bettered: Trial | None) -> None:
-        """Leave of an ended trial's checkpoints the weights that are to be kept (`study.keep_checkpoints`)."""
-        if trial.info.role == "final":
-            tidy(TrialRecord(self.folder / trial.info.path), keep=True)
-            return
-        before, self._for_finals = self._for_finals, to_be_kept(self.trials, self.config)
-        numbers = {trial.number, *(before - self._for_finals), *({bettered.number} if bettered else ())}
-        for number in numbers:
-            self._tidy_one(self.trials[number])
-
-    def _tidy_one(self, trial: Trial) -> None:
-        kept = self.config.study.keep_checkpoints
-        keep = kept == "all" or (kept == "best" and trial is self.trials.best)
-        tidy(TrialRecord(self.folder / trial.info.path), keep=keep, checkpoints=trial.number in self._for_finals)
-
-    def _keep_for_finals(self, numbers: set[int]) -> None:
-        """Keep the checkpoints of these trials, and of no others."""
-        before, self._for_finals = self._for_finals, numbers
-        for number in before - numbers:
-            self._tidy_one(self.trials[number])
 
     def _tell(self, kind: Kind, trial: Trial) -> None:
         for listener in self.listeners:
@@ -307,17 +288,11 @@ class Engine:
         for trial in ended:
             bettered = self.trials.note_end(trial)
         if ended:  # its driver may have died before this was done
-            earlier = Trials([t for t in self.trials if t is not ended[-1]], self.config.objective)
-            self._for_finals = to_be_kept(earlier, self.config)
-            self._tidy(ended[-1], bettered)
-        for path in final_paths(self.folder) if self.trials else ():
-            record = TrialRecord(self.folder / path)
-            if not record.folder.exists("trial.json"):
-                continue  # its driver died before it was entered
-            final = read_trial(record, ())
+            self._kept.tidy_again(ended[-1], bettered)
+        for final in read_finals(self.folder) if self.trials else ():
             self.spent.charge(final.info.path, final.status.usd)
             if final.ended:
-                self._tidy(final, None)
+                self._kept.tidy(final, None)
 
     def record(self, name: str, *, final: bool = False) -> TrialRecord:
         """The folder of a trial or of a final."""

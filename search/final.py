@@ -51,6 +51,23 @@ def winners(trials: Trials, config: StudyConfig) -> list[Trial]:
     return list(first.values())[: final.top]
 
 
+def certain(trials: Trials, config: StudyConfig) -> list[Trial]:
+    """The winners that no open trial can displace, whatever it comes to, once no new one begins; best first.
+
+    Of several objectives none is: any point of the front may be beaten.
+    """
+    if len(config.objective) > 1:
+        return []
+    wins, distinct = winners(trials, config), config.final.distinct_encoders
+    kinds = [trial.info.config.encoder if distinct else trial.info.trial_id for trial in wins]
+    rivals = {t.info.config.encoder if distinct else t.info.trial_id for t in trials if not t.ended}
+    return [
+        trial
+        for place, (trial, kind) in enumerate(zip(wins, kinds, strict=True))
+        if kind not in rivals and place + len(rivals - set(kinds[:place])) < config.final.top
+    ]
+
+
 def gains(complete: Sequence[Trial], config: StudyConfig) -> npt.NDArray[np.float64]:
     """The objectives of complete trials, (trials, objectives), signed so that more is better."""
     signs = [1.0 if objective.maximise else -1.0 for objective in config.objective]
@@ -110,22 +127,24 @@ class Planned:
 
 
 class Finals:
-    """The finals of a study whose search is over, in the order in which they are to be trained.
+    """The finals of a study, in the order in which they are to be trained.
 
     Args:
         config: the study.
         orders: makes the orders; knows the study's folder.
         trials: those of the search.
+        early: the winners that are `certain` while trials are still open; None: the search is over.
     """
 
-    def __init__(self, config: StudyConfig, orders: Orders, trials: Trials) -> None:
+    def __init__(self, config: StudyConfig, orders: Orders, trials: Trials, early: list[Trial] | None = None) -> None:
         self._config, self._orders, self._trials = config, orders, trials
         self._begun: list[Planned] = []
-        wins = winners(trials, config)
+        wins = winners(trials, config) if early is None else early
         by_winner = [list(self._of(trial)) for trial in wins]
         in_turn = itertools.chain.from_iterable(itertools.zip_longest(*by_winner))
         planned = [one for one in in_turn if one is not None]
-        self._give_up({one.info.path for one in planned})
+        if early is None:
+            self._give_up({one.info.path for one in planned})
         self._waiting = [one for one in planned if not _ended(self._record(one.info.path))]
 
     def next(self, spent: Spent, running: Container[str]) -> TrialOrder | None:
@@ -137,6 +156,9 @@ class Finals:
         """
         while self._waiting and spent.money_over() is None:
             planned = self._waiting.pop(0)
+            if planned.info.path in running:  # begun before the search was over
+                self._begun.append(planned)
+                continue
             under_way = [one for one in self._begun if one.info.path in running]
             promised = sum(max(0.0, one.usd - spent.usd_of(one.info.path)) for one in under_way)
             if not planned.first and not spent.pays(promised + planned.usd):

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
 from cluster.storage import Folder
 from search.objectives import values
 from search.settings.sections import Objective
-from trainables.record import ENDED, BrokenRecordError, EpochRow, TrialInfo, TrialRecord, TrialStatus
+from trainables.record import ENDED, BrokenRecordError, EpochRow, TrialInfo, TrialRecord, TrialStatus, final_paths
 
 NUMBER = re.compile(r"\d{4,}")
 
@@ -131,6 +131,18 @@ def read_trial(record: TrialRecord, objectives: Sequence[Objective]) -> Trial:
     if trial.ended:
         trial.rows = []
     return trial
+
+
+def read_finals(folder: Folder) -> Iterator[Trial]:
+    """The finals of a study's folder that were begun.
+
+    Raises:
+        BrokenRecordError: a file is damaged; the message names it and what can be done.
+    """
+    for path in final_paths(folder):
+        record = TrialRecord(folder / path)
+        if record.folder.exists("trial.json"):  # else its driver died before it was entered
+            yield read_trial(record, ())
 
 
 def read_trials(folder: Folder, objectives: Sequence[Objective]) -> list[Trial]:

@@ -4,6 +4,7 @@ import math
 import pytest
 
 from cluster.storage import Folder
+from search.final import winners
 from search.folder import begun
 from tests.search.simulation import KilledError, make_config, make_engine, row_of, simulate, summary
 from trainables.order import TrialError
@@ -245,3 +246,17 @@ def test_only_the_best_trials_weights_are_kept_and_no_checkpoint(tmp_path):
     assert not list((tmp_path / "s").rglob("checkpoint"))
     record = engine.record(f"{best.number:04d}")
     assert record.folder.read_text("weights.safetensors") == f"weights of epoch {best_epoch(record.metrics()).epoch}"
+
+
+def test_finals_that_can_no_longer_change_begin_while_the_last_trials_run(study, tmp_path):
+    orders = []
+    engine = make_engine(make_config(final={"top": 2, "epochs": 5, "seeds": 1}), tmp_path / "s", slots=4)
+    engine.listeners.append(lambda event: orders.append((event.kind, event.trial.info.path)))
+    simulate(engine, slots=4)
+    first_final = orders.index(next(o for o in orders if o[0] == "ordered" and o[1].startswith("final")))
+    last_of_search = max(k for k, o in enumerate(orders) if o[0] == "ended" and o[1].startswith("trials"))
+    assert first_final < last_of_search
+    wins = {trial.info.config.encoder for trial in winners(engine.trials, engine.config)}
+    trained = [path for kind, path in orders if kind == "ended" and path.startswith("final")]
+    assert len(trained) == 2 and {path.split("/")[1] for path in trained} == wins
+    assert all(TrialRecord(engine.folder / path).status().status == "complete" for path in trained)
