@@ -25,6 +25,7 @@ from search import warm
 from search.bill.dry_run import check_beforehand
 from search.bill.placement import choose_pool
 from search.bill.show import print_dry_run
+from search.busy import Busy
 from search.closing import closing
 from search.console import LOG, StudyView, log_event, study_log
 from search.decisions import lag_of
@@ -205,9 +206,10 @@ def _search(
         journal = Journal(folder, _about(info, config), config.search_space)
         journal.rewrite(engine.trials)
         standing = Standing(config, engine.trials, engine.spent)
+        standing.busy = busy = Busy(folder, engine)
         view, clock = StudyView(info.name, config, standing, console), Clock(folder, engine.spent)
         tell = partial(log_event, config, standing)
-        engine.listeners += [journal, standing, tell, view, clock, lambda _: mirrors.changed()]
+        engine.listeners += [journal, busy, standing, tell, view, clock, lambda _: mirrors.changed()]
         try:
             with view:
                 site.run_trials(engine)
@@ -217,10 +219,12 @@ def _search(
         finally:
             with contextlib.suppress(OSError):  # the disk may be full; both are made again when the study goes on
                 clock.save()
+                busy.save()
                 journal.rewrite(engine.trials)
         if console.is_terminal:
             console.print(view.whole())
         LOG.info("search over: %s", engine.stop_reason)
+        LOG.info("%s", busy.told())
     if engine.failed is not None:
         raise StudyFailedError(f"{engine.failed}\nEach trial's status.json in {folder} has its traceback")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from search.budget import Spent
+from search.busy import Busy
 from search.events import Event
 from search.final import epochs_of_final, gains
 from search.settings.config import StudyConfig
@@ -24,6 +25,8 @@ class Standing:
 
     def __init__(self, config: StudyConfig, trials: Trials, spent: Spent) -> None:
         self._config, self._trials, self.spent = config, trials, spent
+        self.busy: Busy | None = None
+        """Counts the slots' time."""
         self._began_s = spent.elapsed_s
         self._epochs_here = 0
         """Epochs that were trained in this session."""
@@ -72,8 +75,9 @@ class Standing:
         found = f"best {best.values[0]:.4f} ({best.info.trial_id})" if best and best.values else "no result yet"
         left = "" if self.left_s is None else f", about {clock(self.left_s)} left"
         money = f", ${self.spent.usd:.2f}" if self.spent.usd else ""
+        slots = f"slots {self.busy.share:.0%} busy" if self.busy and self.busy.share else ""
         where = f"trial {len(self._trials)} of {self._config.budget.trials}"
-        return " | ".join(filter(None, (where, counts, found, f"{clock(self.spent.elapsed_s)}{left}{money}")))
+        return " | ".join(filter(None, (where, counts, found, f"{clock(self.spent.elapsed_s)}{left}{money}", slots)))
 
     def front(self) -> str:
         """Of several objectives: how many trials no other beats, and how much of the room they cover; else empty."""
