@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from data_prep.shards import open_shards
     from results.front import front_table
     from results.importance import importance
+    from results.per_image import load_images, load_marks, scores
     from results.report import write_report
-    from results.scores import load_images, load_marks, scores
     from results.summary import cost_table, encoder_table, final_table, nas_table, rank_agreement, trial_table
     from results.table import load, load_epochs
     from results.verdict import verdict_of
@@ -55,7 +55,7 @@ HOMES = {
     "front_table": "results.front",
     "verdict_of": "results.verdict",
     **dict.fromkeys(("load", "load_epochs"), "results.table"),
-    **dict.fromkeys(("load_images", "load_marks", "scores"), "results.scores"),
+    **dict.fromkeys(("load_images", "load_marks", "scores"), "results.per_image"),
     **dict.fromkeys(
         ("cost_table", "encoder_table", "final_table", "nas_table", "rank_agreement", "trial_table"), "results.summary"
     ),

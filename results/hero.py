@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from results.palette import colour_numbers
-from results.scores import scores
+from results.per_image import scores
 from results.show import duration, millions, usd
 from results.verdict import Verdict
 from trainables.score.groups import GROUPS

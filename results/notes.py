@@ -80,9 +80,9 @@ def optimism_note(optimism: Optimism) -> str:
     images = f" on {optimism.images} validation images" if optimism.images else ""
     best = ""
     if optimism.trials > 1 and not math.isnan(optimism.best_trial):
-        best = f", that of the best of {optimism.trials} trials by up to {optimism.best_trial:.3f}"
+        best = f", that of the best of {optimism.trials} trials by about {optimism.best_trial:.3f}"
     return (
-        f"Val Dice is the best epoch's{images}, and so too high: by up to {optimism.final:.3f} for a final{best} "
+        f"Val Dice is the best epoch's{images}, and so too high: by about {optimism.final:.3f} for a final{best} "
         f"(simulated from this study's curves, whose epochs vary by {optimism.noise_sd:.3f}). Test Dice is not."
     )
 

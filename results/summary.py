@@ -18,8 +18,8 @@ import pandas as pd
 from cluster.storage import Folder
 from results.palette import encoder_order
 from results.paper import TABLE_II, TABLE_III, PaperRow
+from results.per_image import load_images
 from results.ranks import RankAgreement, agreement_of, tau_interval
-from results.scores import load_images
 from results.table import SCORE, load
 from results.verdict import Verdict, judge
 from trainables.score.groups import interval_of

@@ -22,7 +22,7 @@ from results.front import Aim, front_table
 from results.grid import LEVELS, grid_cost
 from results.notes import HOW_SCORED, PAPER_NOTE, dataset_note, optimism_note, rank_note, scores_note, taken_note
 from results.optimism import optimism_of
-from results.scores import froc_of, load_images, load_marks, scores
+from results.per_image import froc_of, load_images, load_marks, scores
 from results.show import (
     ABSENT,
     WIDTH_OF_A_FILE,
@@ -71,7 +71,7 @@ class Read:
 
     @cached_property
     def marks(self) -> pd.DataFrame:
-        """`results.scores.load_marks`."""
+        """`results.per_image.load_marks`."""
         return load_marks(self.study)
 
     @cached_property
@@ -301,7 +301,7 @@ def show_trials(read: Read, *, all_of_them: bool = False) -> Shown:
     )
     cells = tuple(tuple(column.write(row[column.name]) for column in columns) for row in table.to_dict("records"))
     left = len(whole_table) - len(table)
-    notes = (dataset_note(read.trials), f"{left} more in trials.csv, or with --all." if left else "")
+    notes = (dataset_note(read.trials), f"{left} more in trials.csv." if left else "")
     headings = tuple(column.heading for column in columns)
     return Shown("Trials", headings, cells, tuple(filter(None, notes)), "trials", frozenset([len(columns) - 1]))
 

@@ -15,7 +15,7 @@ from typing import Literal
 import pandas as pd
 
 from cluster.storage import Folder
-from results.scores import load_images
+from results.per_image import load_images
 from results.table import load
 from results.ties import Ties, ties_of
 from trainables.score.groups import interval_of, patient_sums

@@ -34,6 +34,18 @@ def test_importing_results_loads_neither_torch_nor_ray() -> None:
     assert loaded_by("import results, results.show, results.report") == set()
 
 
+def test_importing_results_alone_loads_no_tables() -> None:
+    code = "import sys, results.run; print('pandas' in sys.modules); results.load; print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_every_reader_of_results_is_found_by_its_name() -> None:
+    code = "import results, results.per_image; print(all(callable(getattr(results, n)) for n in results.__all__))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
+
+
 def test_readers_of_mammosearch_load_neither_torch_nor_ray() -> None:
     assert loaded_by("import mammosearch; mammosearch.load, mammosearch.open_shards, mammosearch.importance") == set()
 

@@ -32,6 +32,8 @@ DASH = (0, (3.2, 1.8))
 MOST_FINALS = 4
 LEAST_SHARE = 0.32
 """The window around a lesion shows at least this share of the image's side."""
+LEAST_PX = 32
+"""Or so many pixels, where that is more: of fewer nothing is recognised."""
 AROUND = 2.2
 """And this many times the lesion's extent."""
 WHOLE_SHARE = 0.75
@@ -102,7 +104,7 @@ def window_around(truth_HW: Mask) -> tuple[float, float, float, float] | None:
     rows, columns = np.where(truth_HW)
     side = float(min(truth_HW.shape))
     extent = max(np.ptp(rows), np.ptp(columns)) + 1
-    half = max(LEAST_SHARE * side, AROUND * float(extent)) / 2
+    half = max(LEAST_SHARE * side, LEAST_PX, AROUND * float(extent)) / 2
     if 2 * half > WHOLE_SHARE * side:
         return None
     y = np.clip((rows.min() + rows.max()) / 2, half, truth_HW.shape[0] - 1 - half)

@@ -23,7 +23,7 @@ from results.figures.style import (
     narrow,
     new_figure,
 )
-from results.scores import froc_of, scores
+from results.per_image import froc_of, scores
 from results.show import millions
 from results.table import rows_of
 from results.tables import Read

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import results
-from results.scores import froc_of, load_images, load_marks, scores
+from results.per_image import froc_of, load_images, load_marks, scores
 from trainables.score.groups import NAMES
 
 
