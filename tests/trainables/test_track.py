@@ -3,7 +3,6 @@
 import logging
 import struct
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,23 +113,15 @@ def test_a_running_study_is_followed_until_its_end(tmp_path: Path, told: list[tu
 
 
 def test_a_tracker_that_is_down_is_told_of_once_and_catches_up(
-    tmp_path: Path, told: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, told: list[tuple[str, ...]], caplog: pytest.LogCaptureFixture
 ) -> None:
     FakeTracker.down = True
-    monkeypatch.setattr(mirror, "PAUSE_S", 0.01)
-    monkeypatch.setattr(logging.getLogger("mammosearch"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("mammosearch"), "disabled", False)  # other libraries' set-up does that
-    for number in range(3):
-        write_trial(Folder(tmp_path / "trials" / f"{number:04d}"), dice=(0.1,))
-    with caplog.at_level(logging.WARNING, "mammosearch"), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
-        for _ in range(3):
+    logging.getLogger("mammosearch").propagate = True
+    with caplog.at_level(logging.WARNING), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
+        for number in range(3):
+            write_trial(Folder(tmp_path / "trials" / f"{number:04d}"), dice=(0.1,))
             mirrors.changed()
-<<<<<<< HEAD
     complaints = [text for record in caplog.records if "could not be told" in (text := record.getMessage())]
-=======
-            time.sleep(0.02)
-    complaints = [record.getMessage() for record in caplog.records]
->>>>>>> 7ffa71f (Say how often intervals and the verdict are right; load readers when asked for)
     assert len(complaints) == 1
     assert complaints[0].startswith(
         "tensorboard could not be told (ConnectionError: no route to host); the study goes on"
@@ -145,10 +136,9 @@ def test_a_tracker_that_hangs_does_not_keep_the_study(
     let_go = threading.Event()
     monkeypatch.setattr(FakeTracker, "begin", lambda self, trial: let_go.wait(60))
     monkeypatch.setattr(mirror, "LAST_WAIT_S", 0.1)
-    monkeypatch.setattr(logging.getLogger("mammosearch"), "propagate", True)
-    monkeypatch.setattr(logging.getLogger("mammosearch"), "disabled", False)  # other libraries' set-up does that
+    logging.getLogger("mammosearch").propagate = True
     write_trial(Folder(tmp_path / "trials" / "0000"), dice=(0.1,))
-    with caplog.at_level(logging.WARNING, "mammosearch"), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
+    with caplog.at_level(logging.WARNING), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
         mirrors.changed()
     let_go.set()
     assert "`results.run export` sends the rest" in caplog.text
