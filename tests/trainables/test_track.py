@@ -3,6 +3,7 @@
 import logging
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,15 +113,24 @@ def test_a_running_study_is_followed_until_its_end(tmp_path: Path, told: list[tu
     assert [what[2] for what in told if what[0] == "epoch"] == ["1", "2"]
 
 
+def heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the product logs reaches pytest, whatever a console or a library's set-up of logging did to it before."""
+    monkeypatch.setattr(logging.getLogger("mammosearch"), "propagate", True)
+    monkeypatch.setattr(logging.getLogger("mammosearch"), "disabled", False)
+
+
 def test_a_tracker_that_is_down_is_told_of_once_and_catches_up(
-    tmp_path: Path, told: list[tuple[str, ...]], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, told: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     FakeTracker.down = True
-    logging.getLogger("mammosearch").propagate = True
-    with caplog.at_level(logging.WARNING), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
-        for number in range(3):
-            write_trial(Folder(tmp_path / "trials" / f"{number:04d}"), dice=(0.1,))
+    heard(monkeypatch)
+    monkeypatch.setattr(mirror, "PAUSE_S", 0.01)
+    for number in range(3):
+        write_trial(Folder(tmp_path / "trials" / f"{number:04d}"), dice=(0.1,))
+    with caplog.at_level(logging.WARNING, "mammosearch"), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
+        for _ in range(3):
             mirrors.changed()
+            time.sleep(0.02)
     complaints = [text for record in caplog.records if "could not be told" in (text := record.getMessage())]
     assert len(complaints) == 1
     assert complaints[0].startswith(
@@ -136,9 +146,9 @@ def test_a_tracker_that_hangs_does_not_keep_the_study(
     let_go = threading.Event()
     monkeypatch.setattr(FakeTracker, "begin", lambda self, trial: let_go.wait(60))
     monkeypatch.setattr(mirror, "LAST_WAIT_S", 0.1)
-    logging.getLogger("mammosearch").propagate = True
+    heard(monkeypatch)
     write_trial(Folder(tmp_path / "trials" / "0000"), dice=(0.1,))
-    with caplog.at_level(logging.WARNING), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
+    with caplog.at_level(logging.WARNING, "mammosearch"), LiveMirrors(Folder(tmp_path), ["tensorboard"]) as mirrors:
         mirrors.changed()
     let_go.set()
     assert "`results.run export` sends the rest" in caplog.text
