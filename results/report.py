@@ -20,9 +20,10 @@ from results.examples import pictures
 from results.gallery import films
 from results.hero import forest, groups
 from results.palette import DARK, LIGHT, OTHER_DARK, OTHER_LIGHT, colour_numbers
+from results.read import Read, read_study
 from results.report_data import common_settings, page_data, sizes
 from results.show import Shown, usd
-from results.tables import Read, read_study, shown_tables
+from results.tables import shown_tables
 
 WEB = Path(__file__).parent / "web"
 STYLES = (WEB / "report.css",)

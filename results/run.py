@@ -57,7 +57,8 @@ def table(
     """Print the verdict and tables II and III; write every table as CSV and Markdown."""
     with exits("results"):
         from cluster.storage import Folder
-        from results.tables import TABLES, print_tables, write_tables
+        from results.files import write_tables
+        from results.tables import TABLES, print_tables
 
         print_tables(
             study,

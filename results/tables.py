@@ -1,28 +1,25 @@
-"""Every table of a study for people, each with the notes that its figures need: printed, in Markdown, as CSV.
+"""Every table of a study for people, each with the notes that its figures need; `results.files` writes them.
 
 for table in shown_tables(read_study("runs/nas")): ...
 print_tables("runs/nas", only=["final", "groups"])
-write_tables("runs/nas", Folder("runs/nas"))
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from cluster.storage import Folder
 from results.front import Aim, front_table
 from results.grid import LEVELS, grid_cost
 from results.notes import HOW_SCORED, PAPER_NOTE, dataset_note, optimism_note, rank_note, scores_note, taken_note
 from results.optimism import optimism_of
-from results.per_image import froc_of, load_images, load_marks, scores
+from results.per_image import froc_of, scores
+from results.read import Read, read_study
 from results.show import (
     ABSENT,
     WIDTH_OF_A_FILE,
@@ -40,59 +37,12 @@ from results.show import (
     whole,
     yes_no,
 )
-from results.summary import cost_table, encoder_table, final_table, nas_table, rank_agreement, trial_table
-from results.table import DATA, load, load_epochs
-from results.verdict import Cost, Verdict, judge
+from results.summary import cost_table, encoder_table, nas_table, rank_agreement, trial_table
+from results.verdict import Cost
 from trainables.score.groups import GROUPS
 
 TRIALS_SHOWN = 20
 """Trials that are printed unless all are asked for; the file has all."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes a cell for a formula by."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """All that was read of a study, and what is derived of it once for several tables."""
-
-    study: str | Folder
-    trials: pd.DataFrame
-    cheapest_by: Cost = "parameters"
-
-    @cached_property
-    def images(self) -> pd.DataFrame:
-        """`results.load_images`."""
-        return load_images(self.study)
-
-    @cached_property
-    def val_images(self) -> pd.DataFrame:
-        """The same of the validation split."""
-        return load_images(self.study, "val")
-
-    @cached_property
-    def marks(self) -> pd.DataFrame:
-        """`results.per_image.load_marks`."""
-        return load_marks(self.study)
-
-    @cached_property
-    def epochs(self) -> pd.DataFrame:
-        """`results.load_epochs`."""
-        return load_epochs(self.study)
-
-    @cached_property
-    def finals(self) -> pd.DataFrame:
-        """`results.final_table`."""
-        return final_table(self.trials, self.images)
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        """`results.verdict.judge`."""
-        return judge(self.trials, self.images, cheapest_by=self.cheapest_by)
-
-
-def read_study(study: str | Folder, *, cheapest_by: Cost = "parameters") -> Read:
-    """Read a study. Raises FileNotFoundError as `results.load`."""
-    return Read(study, load(study), cheapest_by)
 
 
 def show_final(read: Read) -> Shown | None:
@@ -416,56 +366,6 @@ def print_tables(
 def _printed(read: Read) -> Sequence[str]:
     objectives = read.trials.attrs.get("study", {}).get("config", {}).get("objective")
     return (*PRINTED, "front") if isinstance(objectives, list) and len(objectives) > 1 else PRINTED
-
-
-def write_tables(study: str, out: Folder, *, cheapest_by: Cost = "parameters") -> list[str]:
-    """Write every table: `trials.csv`, `nas_table.csv`, `final_table.csv`, the others below `tables/`, and `tables.md`.
-
-    Returns:
-        What was written.
-
-    Raises:
-        FileNotFoundError: `study` is not a study's folder.
-    """
-    read = read_study(study, cheapest_by=cheapest_by)
-    written = []
-    for name, frame in _frames(read).items():
-        out.write_text(name, csv(frame, read.trials.attrs))
-        written.append(f"{out}/{name}")
-    tables = [table for name in TABLES if (table := _in_full(name, read)) is not None]
-    lines = [f"**{read.verdict.sentence}**", "", " ".join(read.verdict.explained), ""]
-    out.write_text("tables.md", "\n".join([*lines, *(table.markdown() for table in tables)]))
-    return [*written, f"{out}/tables.md"]
-
-
-def csv(frame: pd.DataFrame, attrs: Mapping[Any, Any]) -> str:
-    """A frame as CSV with the columns `DATA` at the end; a text that a spreadsheet takes for a formula gets a `'`."""
-    safe = frame.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell)
-    return str(safe.assign(**{name: attrs.get(name) for name in DATA}).to_csv(index=False))
-
-
-def _frames(read: Read) -> dict[str, pd.DataFrame]:
-    """The frames by the file that they are written to; those that hold nothing are left out, but for the first two."""
-    frames = {
-        "final_table.csv": read.finals,
-        "tables/encoders.csv": encoder_table(read.trials),
-        "tables/cost.csv": cost_table(read.trials),
-        "tables/front.csv": front_table(read.trials),
-        "tables/scores.csv": scores(read.images),
-        "tables/groups.csv": _all_groups(read.images),
-    }
-    kept = {name: frame for name, frame in frames.items() if len(frame)}
-    return {"trials.csv": read.trials, "nas_table.csv": nas_table(read.trials), **kept}
-
-
-def _all_groups(images: pd.DataFrame) -> pd.DataFrame:
-    if images.empty:
-        return images
-    return pd.concat([scores(images, by=by).assign(by=by) for by in GROUPS], ignore_index=True)
-
-
-def _in_full(name: str, read: Read) -> Shown | None:
-    return show_trials(read, all_of_them=True) if name == "trials" else TABLES[name](read)
 
 
 def _final_names(read: Read) -> list[str]:

@@ -22,9 +22,9 @@ from results.figures.style import (
     new_figure,
     whole_numbers,
 )
+from results.read import Read
 from results.summary import complete
 from results.table import rows_of
-from results.tables import Read
 
 PANELS = (
     ("val_dice", "Validation Dice (dots: the seeds' best epochs)", 2),

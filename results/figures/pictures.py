@@ -21,7 +21,7 @@ from data_prep.shape.normalise import normalised_samples
 from results.examples import CASES, Picture, cases, pictures
 from results.figures.style import INK, SOFT, drawn, light_grid, narrow, new_figure
 from results.palette import FOUND, TRUTH
-from results.tables import Read
+from results.read import Read
 from trainables.score.tables import found_mask
 
 # H rows, W columns.

@@ -24,9 +24,9 @@ from results.figures.style import (
     new_figure,
 )
 from results.per_image import froc_of, scores
+from results.read import Read
 from results.show import millions
 from results.table import rows_of
-from results.tables import Read
 from trainables.score.groups import diameter, lesion_size
 from trainables.score.marks import RATES
 from trainables.score.tables import BINS

@@ -28,9 +28,9 @@ from results.grid import LEVELS, grid_cost
 from results.importance import importance as importance_of
 from results.lanes import lanes_of
 from results.palette import encoder_order
+from results.read import Read
 from results.summary import complete, trial_table
 from results.table import rows_of
-from results.tables import Read
 
 WORDS = {"val_dice": "validation Dice", "val_iou": "validation IoU", "parameters": "million parameters"}
 WORDS |= {"usd": "dollars of training", "epoch_s": "seconds an epoch", "train_s": "training time, minutes"}

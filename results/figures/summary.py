@@ -14,8 +14,8 @@ from results.examples import CASES, Picture, cases, pictures
 from results.figures.pictures import outline, show, window_around
 from results.figures.style import INK, SOFT, drawn, marks_of, narrow, new_figure
 from results.palette import FOUND, TRUTH
+from results.read import Read
 from results.summary import nas_table
-from results.tables import Read
 from trainables.score.tables import found_mask
 
 MEDIAN = CASES[1][0]

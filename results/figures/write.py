@@ -11,7 +11,7 @@ from cluster.storage import Folder
 from results.figures import curves, pictures, scores, search
 from results.figures.style import COLUMN_IN, PAPER_IN, encoded
 from results.figures.summary import summary
-from results.tables import Read, read_study
+from results.read import Read, read_study
 
 FOLDER = "figures"
 FORMATS = ("png", "svg")

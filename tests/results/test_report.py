@@ -14,9 +14,9 @@ from cluster.storage import Folder
 from results.examples import Picture, pictures
 from results.gallery import films
 from results.hero import axis_ticks, forest, groups
+from results.read import read_study
 from results.report import WEB, render_report, write_report
 from results.report_data import page_data, rungs, sizes
-from results.tables import read_study
 from tests.results.example_study import write_trial
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>'\"&"

@@ -8,7 +8,9 @@ from rich.console import Console
 
 import results
 from cluster.storage import Folder
-from results.tables import TABLES, csv, print_tables, read_study, shown_tables, write_tables
+from results.files import csv, write_tables
+from results.read import read_study
+from results.tables import TABLES, print_tables, shown_tables
 from tests.results.example_study import write_trial
 from tests.results.synthetic_study import write_synthetic
 

@@ -26,9 +26,9 @@ from results.figures.style import COLUMN_IN, PAPER_IN, encoded, end_labels, mark
 from results.figures.write import FIGURES, WIDTHS, write_figures
 from results.front import front_table
 from results.lanes import lanes_of
+from results.read import Read, read_study
 from results.run import Figures, Width
 from results.table import load
-from results.tables import Read, read_study
 from tests.results.example_study import write_trial
 from tests.results.synthetic_study import write_synthetic
 from trainables.config import PAPER_ENCODERS
