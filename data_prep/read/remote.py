@@ -49,6 +49,8 @@ class RemoteFile(io.RawIOBase):
         bare, _, options = uri.partition("?")
         scheme, _, rest = bare.partition("://")
         bucket, _, self._path = rest.partition("/")
+        if not bucket or not self._path:  # pyarrow says that the store does not answer
+            raise FileNotFoundError(errno.ENOENT, f"{uri} names no object")
         self._store = _open_store(f"{scheme}://{bucket}", options)
         content, self.size = self._store.read(self._path, 0, first)
         self._window, self._from, self._at = memoryview(content), 0, 0

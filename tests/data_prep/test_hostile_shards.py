@@ -163,4 +163,6 @@ def test_names_of_files_and_samples_are_escaped_in_the_report(copy):
         table.assign(sample_id=names).to_parquet(file, schema=pq.read_schema(file), index=False)
     (copy / "_rejected.csv").write_text("path,sample_id,reason\n<img src=x>,<b>,<script>x: y\n")
     page = quality_report(open_shards(copy), damage="<script>damage</script>", pictures=False)
-    assert "<script" not in page and "<img src=x" not in page
+    assert "<script>damage" not in page and "<script>x" not in page and "<img src=x" not in page
+    assert not any(f"<script>{n}</script>" in page for n in range(10))
+    assert "&lt;script&gt;damage" in page
