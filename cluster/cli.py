@@ -55,6 +55,7 @@ EXTRA_OF = {
     "uvicorn": "clinic",
     "python_multipart": "clinic",
     "prometheus_client": "clinic",
+    "grpc_reflection": "replicas",
     "openvino": "openvino",
     "nncf": "openvino",
 }

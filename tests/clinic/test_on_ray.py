@@ -53,6 +53,7 @@ class EchoJob:
 
 
 def test_a_replica_killed_under_load_loses_nothing():
+    pytest.importorskip("grpc_reflection", reason="Ray Serve is not installed (extra `replicas`)")
     from clinic.serve.replicas import running
 
     async def ask(backend, killed: list[int]) -> tuple[list[bytes], set[str]]:
