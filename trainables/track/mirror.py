@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from cluster.storage import Folder
-from trainables.record import TrialRecord, trial_paths
+from trainables.record import ENDED, TrialRecord, trial_paths
 from trainables.track.trackers import TRACKERS, Mirrored, Tracker, as_dict, missing_library
 
 LOG = logging.getLogger("mammosearch")
-ENDED = ("complete", "pruned", "failed")
 REPEAT = "repeat of "
 """How the reason of a trial begins that took over the result of an earlier one: it has nothing of its own to send."""
 PAUSE_S = 2.0
@@ -73,7 +72,7 @@ class Mirror:
     def _send(self, trial_folder: str, trial: Mirrored, sent: dict[str, Any]) -> bool:
         known = sent.get(trial_folder, {"epochs": 0, "ended": False})
         ended = trial.status.status in ENDED
-        new = [row for row in trial.rows if row["epoch"] > known["epochs"]]
+        new = [as_dict(row) for row in trial.rows if row.epoch > known["epochs"]]
         if not new and not ended:
             return False
         if self._tracker is None:
@@ -181,4 +180,4 @@ def _read(study: Folder, trial_folder: str) -> Mirrored | None:
     if status.reason.startswith(REPEAT):
         return None
     name = trial_folder.removeprefix("trials/")
-    return Mirrored(name=name, info=info, status=status, rows=[as_dict(row) for row in rows], test=test or {})
+    return Mirrored(name=name, info=info, status=status, rows=rows, test=test or {})

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from pydantic import BaseModel
+
 from cluster.storage import Folder
-from trainables.record import TrialInfo, TrialStatus
+from trainables.record import EpochRow, TrialInfo, TrialStatus, best_epoch
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 LIBRARIES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
@@ -33,7 +35,7 @@ class Mirrored:
     """`0042`, or `final/densenet121/0`."""
     info: TrialInfo
     status: TrialStatus
-    rows: Sequence[dict[str, Any]]
+    rows: Sequence[EpochRow]
     """The finished epochs."""
     test: dict[str, Any]
 
@@ -44,9 +46,9 @@ class Mirrored:
 
     def results(self) -> dict[str, float]:
         """What came of it: the best epoch by validation Dice, the test split, costs."""
-        scored = [row for row in self.rows if _finite(row.get("val_dice"))]
-        best = max(scored, key=lambda row: row["val_dice"], default={})
-        found = {f"best/{key}": value for key, value in best.items() if key.startswith("val_") or key == "epoch"}
+        best = best_epoch(self.rows)
+        measures = as_dict(best) if best is not None else {}
+        found = {f"best/{key}": value for key, value in measures.items() if key.startswith("val_") or key == "epoch"}
         found |= {f"test/{key.removeprefix('test_')}": value for key, value in self.test.items()}
         found |= {"parameters": self.status.parameters, "slot_s": self.status.slot_s, "usd": self.status.usd}
         return _numbers(found)
@@ -227,9 +229,9 @@ def missing_library(name: str) -> str | None:
     return f"{name} needs {LIBRARIES[name]}: pip install 'mammosearch[{extra}]'"
 
 
-def as_dict(value: Any) -> dict[str, Any]:
+def as_dict(part: BaseModel) -> dict[str, Any]:
     """A record's part as a mapping of plain values."""
-    return dict(value) if isinstance(value, dict) else dict(value.model_dump(mode="json"))
+    return part.model_dump(mode="json")
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
