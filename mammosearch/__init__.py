@@ -52,15 +52,8 @@ HOMES = {
     "open_shards": "data_prep.shards",
     "importance": "results.importance",
     "write_report": "results.report",
-    "front_table": "results.front",
-    "verdict_of": "results.verdict",
-    **dict.fromkeys(("load", "load_epochs"), "results.table"),
-    **dict.fromkeys(("load_images", "load_marks", "scores"), "results.per_image"),
-    **dict.fromkeys(
-        ("cost_table", "encoder_table", "final_table", "nas_table", "rank_agreement", "trial_table"), "results.summary"
-    ),
 }
-"""Reader -> the module it lies in, imported when the reader is first asked for."""
+"""Reader -> the module it lies in, imported when the reader is first asked for; `results` knows where others lie."""
 ROOT = str(Path(__file__).resolve().parents[1])
 
 
@@ -73,9 +66,9 @@ class _Ours:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'mammosearch' has no {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(HOMES[name]), name)
+    return getattr(importlib.import_module(HOMES.get(name, "results")), name)
 
 
 def __dir__() -> list[str]:
