@@ -29,9 +29,7 @@ class Limit:
     @property
     def is_final(self) -> bool:
         """Whether no further trial may begin whatever those under way come to."""
-        budget = self._budget
-        epochs_spent = budget.total_epochs is not None and self._known.epochs >= budget.total_epochs
-        return self._known.entered >= budget.trials or epochs_spent
+        return self._counted() is not None
 
     def trials(self) -> int:
         """How many trials may have begun in all; those that have, where a budget is spent."""
@@ -39,13 +37,18 @@ class Limit:
         return self._known.entered if self.reason else self._budget.trials
 
     def _spent(self) -> str | None:
+        most = self._budget.no_gain_trials
+        if (counted := self._counted()) is not None or most is None or self._without_gain() < most:
+            return counted
+        return f"no gain in {most} trials"
+
+    def _counted(self) -> str | None:
+        """Which of the budgets that only grow is spent."""
         budget, known = self._budget, self._known
         if known.entered >= budget.trials:
             return f"{budget.trials} trials"
         if budget.total_epochs is not None and known.epochs >= budget.total_epochs:
             return f"{known.epochs} epochs of {budget.total_epochs}"
-        if budget.no_gain_trials is not None and self._without_gain() >= budget.no_gain_trials:
-            return f"no gain in {budget.no_gain_trials} trials"
         return None
 
     def _without_gain(self) -> int:
