@@ -6,14 +6,13 @@ python -m tests.search.no_dashboard FOLDER SHARDS
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 from cluster.session import slot_resource
 
 import ray
-from ray.util import placement_group_table
 
+from benchmarks.stock.groups import what_is_left
 from cluster.storage import Folder
 from search.engine import Engine
 from search.journal import About, Journal
@@ -21,8 +20,6 @@ from search.orders import Orders
 from search.settings.config import StudyConfig
 from search.study import run_trials
 from tests.search.studies import ROOT, STEADY, settings
-
-CLEANED_IN_S = 20.0
 
 
 def main(folder: Path, shards: Path) -> None:
@@ -58,17 +55,6 @@ def main(folder: Path, shards: Path) -> None:
     journal.rewrite(engine.trials)
     (folder / "left.json").write_text(json.dumps(what_is_left()))
     ray.shutdown()
-
-
-def what_is_left() -> dict[str, float]:
-    """Placement groups that still hold hardware, and free CPUs, once Ray had time to clean up."""
-    deadline = time.monotonic() + CLEANED_IN_S
-    while True:
-        held = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
-        free = ray.available_resources().get("CPU", 0.0)
-        if (not held and free == 2) or time.monotonic() > deadline:
-            return {"placement_groups": len(held), "cpus_free": free}
-        time.sleep(0.2)
 
 
 if __name__ == "__main__":
