@@ -17,7 +17,7 @@ BEGAN = pytest.StashKey[float]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--begin-within`: for who has only so much time, as continuous integration has."""
+    """`--begin-within`: for who has only so much time for `make soak`."""
     told = "tests that could begin only later than so many minutes after the start are skipped"
     parser.addoption("--begin-within", type=float, metavar="MINUTES", help=told)
 

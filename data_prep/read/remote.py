@@ -112,7 +112,7 @@ class _OneRequest:
         patience: Any = {"max_retries": 30, "retry_timeout": timedelta(seconds=60)}
         try:
             self._store = from_url(bucket, client_options={"allow_http": True}, retry_config=patience, **config)
-        except (BaseError, ValueError) as error:  # e.g. a URI without a bucket
+        except (BaseError, ValueError) as error:
             raise FileNotFoundError(errno.ENOENT, f"{bucket} is no object store") from error
 
     def read(self, path: str, start: int, count: int) -> tuple[Any, int]:
