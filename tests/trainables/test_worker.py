@@ -1,5 +1,6 @@
 """python -m pytest tests/trainables/test_worker.py: what a process is told before a trial, and what it tells."""
 
+import gc
 import random
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def test_threads_are_what_the_place_says() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can count a process's peak anew")
 def test_peak_memory_counts_from_the_start_of_the_trial() -> None:
+    gc.collect()  # what earlier tests left behind would be freed meanwhile, and hide what is allocated
     cpu = prepare_process(Worker())
     base_gb = peak_memory_gb(cpu)
     block = np.ones(200_000_000, np.uint8)
