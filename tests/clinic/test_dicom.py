@@ -3,6 +3,7 @@
 import io
 import shutil
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -211,7 +212,7 @@ def test_no_name_is_said_aloud(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     )
     path = film_file(tmp_path, PatientName="SECRETNAME", AccessionNumber="SECRETNUMBERTHATISMUCHTOOLONG")
     done = subprocess.run(
-        [shutil.which("python") or "python", "-c", code, str(path)],
+        [sys.executable, "-c", code, str(path)],
         capture_output=True,
         text=True,
         check=False,
