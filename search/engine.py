@@ -284,11 +284,11 @@ class Engine:
             self.spent.charge(trial.info.path, trial.status.usd)
             if (order := take_up(trial, self.decisions, self._orders, self.trials)) is not None:
                 self._queue.append(order)
-        bettered, ended = None, sorted((t for t in self.trials if t.ended), key=lambda t: t.status.ended_at)
-        for trial in ended:
-            bettered = self.trials.note_end(trial)
+        place = {number: place for place, number in enumerate(self.decisions.known.ended)}  # clocks may be set back
+        ended = sorted((t for t in self.trials if t.ended), key=lambda t: place.get(t.number, len(place) + t.number))
+        bettered = [self.trials.note_end(trial) for trial in ended]
         if ended:  # its driver may have died before this was done
-            self._kept.tidy_again(ended[-1], bettered)
+            self._kept.tidy_again(ended[-1], bettered[-1])
         for final in read_finals(self.folder) if self.trials else ():
             self.spent.charge(final.info.path, final.status.usd)
             if final.ended:

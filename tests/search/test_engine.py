@@ -176,6 +176,24 @@ def test_study_in_which_everything_fails_stops_early_and_says_why(study):
     assert "3 trials failed in a row" in engine.failed and "no such encoder" in engine.failed
 
 
+def test_failures_in_a_row_are_those_that_ended_so_whatever_the_clock_says(tmp_path):
+    """The end of summer time, or a clock that was put right, makes earlier ends look like later ones."""
+    error = TrialError("exception", "ValueError: bad luck", "Traceback ...")
+    config = make_config(failures={"stop_after_consecutive": 3}, pruner={"name": "none"})
+    engine, failing = make_engine(config, tmp_path / "s"), {"0001", "0002", "0004"}
+    with pytest.raises(KilledError):
+        simulate(engine, slots=1, kill_at=12, fail=lambda order: error if order.info.trial_id in failing else None)
+    assert [t.status.status for t in engine.trials[:5]] == ["complete", "failed", "failed", "complete", "failed"]
+    hours = {"0000": "05", "0003": "04", "0001": "06", "0002": "07", "0004": "08"}
+    for name, hour in hours.items():
+        record = engine.record(name)
+        record.write_status(record.status().model_copy(update={"ended_at": f"2026-10-25T{hour}:00:00+00:00"}))
+    resumed = make_engine(config, tmp_path / "s", resume=True)
+    assert resumed.trials.failures == 1
+    simulate(resumed, slots=1)
+    assert resumed.failed is None and all(trial.ended for trial in resumed.trials)
+
+
 def test_out_of_memory_is_told_to_the_sampler_as_infeasible(study):
     error = TrialError("out_of_memory", "OutOfMemoryError", "Traceback ...")
     config = make_config(space={"batch_size": {"low": 1, "high": 64}}, fixed={"encoder": "mobilenet"})
