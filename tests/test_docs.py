@@ -135,6 +135,23 @@ def test_the_readmes_mistakes_are_told_as_it_says(tmp_path: Path, monkeypatch: p
     assert result.stderr.strip() == told
 
 
+def test_every_test_that_the_log_names_exists() -> None:
+    named = set(re.findall(r"([a-z_/]*test_[a-z_]+\.py)::(test_\w+)", (ROOT / "docs" / "log.md").read_text("utf-8")))
+    assert len(named) > 60
+    gone = [f"{file}::{test}" for file, test in sorted(named) if f"def {test}(" not in _test_module(file)]
+    assert gone == []
+
+
+def _test_module(file: str) -> str:
+    path = ROOT / "tests" / file.removeprefix("tests/")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def test_the_log_has_its_newest_entry_first() -> None:
+    dates = re.findall(r"^## (\d{4}-\d{2}-\d{2}) ", (ROOT / "docs" / "log.md").read_text("utf-8"), re.MULTILINE)
+    assert dates == sorted(dates, reverse=True)
+
+
 def test_the_readme_is_short_enough_to_be_read() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 150
