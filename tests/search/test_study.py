@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 import results
 from cluster.storage import Folder
+from search.job import show_tables
 from search.run import app
 from tests.search.studies import ENCODER, trials_of, write_settings
 from trainables.record import TrialRecord
@@ -52,6 +53,13 @@ def test_tables_are_written_and_every_trial_is_told(main_job: tuple[Path, Path, 
         assert encoder in output and encoder in (folder / "tables.md").read_text()
     assert {"nas_table.csv", "final_table.csv", "tables.md", "trials.csv"} <= {file.name for file in folder.iterdir()}
     assert "trial 4 of 4 | best" in output and "search over: 4 trials" in output
+
+
+def test_tables_that_cannot_be_made_are_told_with_the_command_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(
+        RuntimeError, match=f"trained and kept, but .* python -m results.run table {tmp_path} makes them"
+    ):
+        show_tables(Folder(tmp_path))
 
 
 def test_the_end_says_what_there_is_and_what_to_type_next(main_job: tuple[Path, Path, str]) -> None:
