@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,10 +18,8 @@ from data_prep.build import build
 from data_prep.find.cbis_ddsm import find_samples
 from data_prep.phantom.patients import write_phantoms
 from data_prep.read.dicom import read_image
-from data_prep.remarks import ks_distance, size_remarks
-from data_prep.schema import BuildSettings, DatasetCard, Found, Lesion, Sample
+from data_prep.schema import BuildSettings, DatasetCard, Found, Sample
 from data_prep.shards import open_shards
-from data_prep.split import assign_splits
 from tests.data_prep.small_pairs import draw_film, draw_lesion, settings_for, write_pairs
 from tests.data_prep.trees import SMALL_TREE, mask_of, replace_pixels, rewrite
 
@@ -304,52 +301,6 @@ def test_split_that_would_end_empty_is_refused_and_leaves_no_claim(tmp_path):
 def test_source_without_test_films_of_its_own_is_taken(tmp_path):
     root = with_splits(write_pairs(tmp_path / "pairs"), val=["p02"])
     assert build(settings_for(root), str(tmp_path / "out"), workers=0).samples["test"] == 0
-
-
-def test_splits_are_drawn_by_lesion_size_too(tmp_path):
-    """Over many seeds, splits drawn by size are nearer to each other than splits that know no size."""
-    rng = np.random.default_rng(0)
-    samples = [
-        Sample(
-            sample_id=f"s{n}",
-            patient_id=f"p{n}",
-            image="x",
-            lesions=(Lesion(lesion_id="1", mask="m", extent=float(rng.lognormal())),),
-        )
-        for n in range(60)
-    ]
-    blind = {s.sample_id: s.lesions[0].extent for s in samples}
-    unsized = [replace(s, lesions=(replace(s.lesions[0], extent=None),)) for s in samples]
-    distances = {"by size": [], "blind": []}
-    for seed in range(30):
-        settings = BuildSettings(split_seed=seed)
-        for name, chosen in (("by size", samples), ("blind", unsized)):
-            split = {s.sample_id: s.split for s in assign_splits(chosen, settings)[0]}
-            sizes = {p: [blind[i] for i, at in split.items() if at == p] for p in ("train", "test")}
-            distances[name].append(ks_distance(sizes["train"], sizes["test"]))
-    assert np.mean(distances["by size"]) < 0.75 * np.mean(distances["blind"])
-
-
-def test_pairs_are_split_by_the_sizes_of_their_masks(tmp_path):
-    from data_prep.find import pairs
-
-    root = write_pairs(tmp_path / "pairs")
-    found = pairs.find_samples(settings_for(root))
-    extents = [lesion.extent for sample in found.samples for lesion in sample.lesions]
-    assert len(extents) == 16 and all(0.001 < extent < 0.02 for extent in extents)
-
-
-@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (2.0, True)])
-def test_splits_whose_lesion_sizes_differ_are_told(factor, told):
-    rng = np.random.default_rng(1)
-    train, val = rng.lognormal(2, 0.5, 150), factor * rng.lognormal(2, 0.5, 40)
-    remarks = size_remarks({"train": list(train), "val": list(val), "test": []})
-    assert bool(remarks) == told
-    assert not told or "lesions of val are of other sizes than those of train" in remarks[0]
-
-
-def test_a_few_lesions_are_no_reason_for_a_word():
-    assert not size_remarks({"train": [10.0, 12.0], "val": [30.0], "test": [5.0, 6.0]})
 
 
 @pytest.fixture

@@ -2,13 +2,17 @@ import random
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.find import pairs
 from data_prep.find.cbis_ddsm import read_case_csvs
-from data_prep.schema import BuildSettings, Sample
+from data_prep.remarks import ks_distance, size_remarks
+from data_prep.schema import BuildSettings, Lesion, Sample
 from data_prep.split import assign_splits
+from tests.data_prep.small_pairs import settings_for, write_pairs
 from tests.data_prep.trees import SHARED
 
 SETTINGS = BuildSettings(source="pairs", root="x")
@@ -148,3 +152,47 @@ def test_the_31_patients_of_both_official_splits_are_in_test_alone():
     kinds = {p: Counter(s.kind for s in done if s.split == p) for p in ("train", "val")}
     shares = [count["mass"] / sum(count.values()) for count in kinds.values()]
     assert shares[0] == pytest.approx(shares[1], abs=0.03)
+
+
+def test_splits_are_drawn_by_lesion_size_too(tmp_path):
+    """Over many seeds, splits drawn by size are nearer to each other than splits that know no size."""
+    rng = np.random.default_rng(0)
+    samples = [
+        Sample(
+            sample_id=f"s{n}",
+            patient_id=f"p{n}",
+            image="x",
+            lesions=(Lesion(lesion_id="1", mask="m", extent=float(rng.lognormal())),),
+        )
+        for n in range(60)
+    ]
+    blind = {s.sample_id: s.lesions[0].extent for s in samples}
+    unsized = [replace(s, lesions=(replace(s.lesions[0], extent=None),)) for s in samples]
+    distances = {"by size": [], "blind": []}
+    for seed in range(30):
+        drawn = BuildSettings(split_seed=seed)
+        for name, chosen in (("by size", samples), ("blind", unsized)):
+            split = {s.sample_id: s.split for s in assign_splits(chosen, drawn)[0]}
+            sizes = {p: [blind[i] for i, at in split.items() if at == p] for p in ("train", "test")}
+            distances[name].append(ks_distance(sizes["train"], sizes["test"]))
+    assert np.mean(distances["by size"]) < 0.75 * np.mean(distances["blind"])
+
+
+def test_pairs_are_split_by_the_sizes_of_their_masks(tmp_path):
+    root = write_pairs(tmp_path / "pairs")
+    found = pairs.find_samples(settings_for(root))
+    extents = [lesion.extent for sample in found.samples for lesion in sample.lesions]
+    assert len(extents) == 16 and all(0.001 < extent < 0.02 for extent in extents)
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1.0, False), (2.0, True)])
+def test_splits_whose_lesion_sizes_differ_are_told(factor, told):
+    rng = np.random.default_rng(1)
+    train, val = rng.lognormal(2, 0.5, 150), factor * rng.lognormal(2, 0.5, 40)
+    remarks = size_remarks({"train": list(train), "val": list(val), "test": []})
+    assert bool(remarks) == told
+    assert not told or "lesions of val are of other sizes than those of train" in remarks[0]
+
+
+def test_a_few_lesions_are_no_reason_for_a_word():
+    assert not size_remarks({"train": [10.0, 12.0], "val": [30.0], "test": [5.0, 6.0]})
