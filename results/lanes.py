@@ -1,12 +1,25 @@
-"""Which slot held which trial when, from the times in a study's folder."""
+"""Which slot held which trial when, from the times in a study's folder, and what idle slots waited for."""
 
 from __future__ import annotations
 
 import pandas as pd
 
+from cluster.storage import Folder
 from results.table import rows_of
 
 COLUMNS = ["lane", "pool", "trial_id", "encoder", "role", "status", "start_s", "end_s"]
+
+
+def waited_for(study: str | Folder) -> str:
+    """What the study itself counted in `slots.json`, in a sentence; empty where it did not, or it cannot be read."""
+    try:
+        found = (study if isinstance(study, Folder) else Folder(study)).read_json("slots.json")
+        share, idle_s = float(found["busy_share"]), {str(why): float(s) for why, s in found["idle_s"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    waits = [f"{seconds:.0f} s for {why}" for why, seconds in idle_s.items() if seconds >= 1]
+    rest = f"; the rest waited {', '.join(waits)}" if waits else ""
+    return f"By the study's own count its slots were busy {share:.0%} of the time{rest}."
 
 
 def lanes_of(trials: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from data_prep.look.page import inlined_json, render_page
 from results.examples import pictures
 from results.gallery import films
 from results.hero import forest, groups
+from results.lanes import waited_for
 from results.palette import DARK, LIGHT, OTHER_DARK, OTHER_LIGHT, colour_numbers
 from results.read import Read, read_study
 from results.report_data import common_settings, page_data, sizes
@@ -85,6 +86,7 @@ def render_report(study: str) -> str:
         gallery=gallery,
         has_trials=len(trials) > 0,
         has_sizes=bool(by_size["sizes"]),
+        waited=waited_for(study),
         about=_about(study, trials),
         data=inlined_json(data),
     )

@@ -14,6 +14,7 @@ from cluster.storage import Folder
 from results.examples import Picture, pictures
 from results.gallery import films
 from results.hero import axis_ticks, forest, groups
+from results.lanes import waited_for
 from results.read import read_study
 from results.report import WEB, render_report, write_report
 from results.report_data import page_data, rungs, sizes
@@ -251,3 +252,20 @@ def test_a_setting_that_is_searched_on_a_logarithmic_scale_is_drawn_on_one(synth
     for number, decay in enumerate((1e-6, 1e-5, 1e-2)):  # without study.json its values decide
         write_trial(Folder(tmp_path / "trials" / f"{number:04d}"), dice=(0.1,), weight_decay=decay)
     assert page_data(results.load(str(tmp_path)), results.load_epochs(str(tmp_path)))["log"] == ["weight_decay"]
+
+
+def test_the_page_says_how_busy_the_slots_were_and_what_the_rest_waited_for(tmp_path: Path) -> None:
+    write_trial(Folder(tmp_path) / "trials/0000")
+    counted = {"busy_s": 80.0, "idle_s": {f"finals {NASTY}": 20.2, "the next": 0.1}, "busy_share": 0.798}
+    Folder(tmp_path).write_json("slots.json", counted)
+    page = render_report(str(tmp_path))
+    assert "its slots were busy 80% of the time; the rest waited 20 s for finals &lt;/script&gt;" in page
+    assert "the next" not in page and NASTY not in page
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", '{"busy_share": "x", "idle_s": {}}', '{"busy_share": 1, "idle_s": [2]}']
+)
+def test_a_damaged_count_of_the_slots_is_left_out(tmp_path: Path, content: str) -> None:
+    (tmp_path / "slots.json").write_text(content)
+    assert waited_for(Folder(tmp_path)) == "" == waited_for(Folder(tmp_path / "none"))
