@@ -86,7 +86,7 @@ def run(config: StudyConfig, site: Site, *, resume: bool) -> None:
         _search(config, site, folder, info, slots, session=session, resume=before is not None)
     write_models(folder, card, info.name, tell=print)
     show_tables(folder)
-    print(*closing(folder), sep="\n")
+    print(*closing(folder, card.settings.field_of_view), sep="\n")
 
 
 def dry(config: StudyConfig) -> None:

@@ -1,6 +1,7 @@
 """python -m pytest tests/search/test_study.py: the main job from its settings to its tables, in this process."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def test_the_end_says_what_there_is_and_what_to_type_next(main_job: tuple[Path, 
     assert f"{weights[0]} and {len(weights) - 1} more" in end
     for command in ("results.run report", "results.run figures", "optuna-dashboard"):
         assert command in end
+    rows = results.load(str(folder))
+    best = rows[rows.role == "final"].sort_values("val_dice").iloc[-1]
+    model = f"models/{best.encoder}-{best.seed}"
+    assert f"  {model} and 1 more: " in end and (folder / model / "model.json").exists()
+    assert re.search(rf"clinic\.run predict \S*{folder}/{model} FILM\.dcm --box TOP,LEFT,BOTTOM,RIGHT --out masks", end)
 
 
 def test_nothing_of_the_machinery_is_seen(main_job: tuple[Path, Path, str]) -> None:
