@@ -184,6 +184,6 @@ class Study(Section):
     repeatable: bool = False
     """Whether decisions depend on no clock, so that the same seed and slots give the same study. Slots wait for it."""
     repeats: Literal["known", "new_seed"] = "known"
-    """Where only trained configurations are proposed: `known` draws another or ends, `new_seed` trains with another seed."""
+    """Where only known settings are proposed: `known` draws others or ends, `new_seed` trains with another seed."""
     keep_checkpoints: Literal["best", "all", "none"] = "best"
     """Whose weights stay when a trial has ended: the best trial's, everyone's, nobody's. Finals always stay."""
